@@ -1,0 +1,1 @@
+"""What every slice may use: errors, clock, ids, settings, logging."""

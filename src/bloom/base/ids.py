@@ -1,0 +1,57 @@
+"""Ids: opaque strings on the wire, distinct types in the code.
+
+New ids are UUID version 7 (RFC 9562, section 5.7): they sort by the time they were made, which keeps index inserts local.
+"""
+
+import os
+import threading
+import time
+from typing import NewType
+from uuid import UUID
+
+TaskId = NewType("TaskId", str)
+LeaseId = NewType("LeaseId", str)
+WorkerId = NewType("WorkerId", str)
+ArtifactId = NewType("ArtifactId", str)
+ResultId = NewType("ResultId", str)
+
+_lock = threading.Lock()
+_last_tick = 0
+
+
+def _uuid7() -> str:
+    """A UUIDv7 that is greater than every one this process made before (method 3 of RFC 9562, section 6.2)."""
+    global _last_tick
+    with _lock:
+        # 48 bits of milliseconds and 12 bits of the fraction below, counted on when the clock does not move.
+        nanoseconds = time.time_ns()
+        tick = (nanoseconds // 1_000_000 << 12) | (nanoseconds % 1_000_000 * 4096 // 1_000_000)
+        _last_tick = tick = max(tick, _last_tick + 1)
+    milliseconds, fraction = tick >> 12, tick & 0xFFF
+    random = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
+    return str(UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 0b10 << 62 | random))
+
+
+def new_task_id() -> TaskId:
+    """A new task id."""
+    return TaskId(_uuid7())
+
+
+def new_lease_id() -> LeaseId:
+    """A new lease id."""
+    return LeaseId(_uuid7())
+
+
+def new_artifact_id() -> ArtifactId:
+    """A new artifact id."""
+    return ArtifactId(_uuid7())
+
+
+def new_result_id() -> ResultId:
+    """A new result id."""
+    return ResultId(_uuid7())
+
+
+def new_request_id() -> str:
+    """An id for one HTTP request, kept by logs on both sides."""
+    return _uuid7()

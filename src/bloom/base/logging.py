@@ -1,0 +1,67 @@
+"""Structured logs: one line per event, `key=value` for people or JSON for machines.
+
+No log line holds a prompt, an output or a secret: callers pass ids, codes and counts.
+"""
+
+import json
+import logging
+import sys
+import time
+from contextvars import ContextVar
+from typing import Any
+
+from bloom.base.errors import ConfigurationError
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the HTTP request being served; appears on each log line written while it is."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    if (current := request_id.get()) is not None:
+        fields["request_id"] = current
+    return fields
+
+
+class _HumanFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        pairs = "".join(f" {key}={value}" for key, value in _fields(record).items())
+        line = f"{clock} {record.levelname.lower():7} {record.name.removeprefix('bloom.')}: {record.getMessage()}{pairs}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": int(record.created * 1000),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def configure_logging(level: str = "info", form: str = "human") -> None:
+    """Send this process's logs to stderr at `level`, as `human` lines or as `json`.
+
+    Raises ConfigurationError for a level or form that does not exist.
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ConfigurationError("BLOOM_LOG_LEVEL must be one of debug, info, warning, error")
+    if form not in ("human", "json"):
+        raise ConfigurationError("BLOOM_LOG_FORMAT must be human or json")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if form == "json" else _HumanFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    # These speak of every request or statement; our own lines say what matters.
+    for name in ("httpx", "httpcore", "uvicorn.access", "alembic"):
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))

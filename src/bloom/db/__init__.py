@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, named queries, migrations, batches, notifications, and the embedded server."""

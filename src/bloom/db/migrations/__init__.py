@@ -1,0 +1,1 @@
+"""Alembic environment; the revisions are plain SQL."""

@@ -1,0 +1,1 @@
+"""Composition root of the runtime's ASGI application."""

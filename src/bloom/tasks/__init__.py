@@ -1,0 +1,1 @@
+"""Tasks and the leases under which workers run them."""

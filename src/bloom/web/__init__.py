@@ -1,0 +1,1 @@
+"""Everything between HTTP and the slices: authentication, errors, limits, Server-Sent Events."""

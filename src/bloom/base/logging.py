@@ -29,7 +29,9 @@ class _HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         pairs = "".join(f" {key}={value}" for key, value in _fields(record).items())
-        line = f"{clock} {record.levelname.lower():7} {record.name.removeprefix('bloom.')}: {record.getMessage()}{pairs}"
+        line = (
+            f"{clock} {record.levelname.lower():7} {record.name.removeprefix('bloom.')}: {record.getMessage()}{pairs}"
+        )
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

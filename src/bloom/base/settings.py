@@ -87,9 +87,7 @@ class ClientSettings(DataDirSettings):
 
     url: str | None = Field(default=None, validation_alias="BLOOM_URL")
     port: int | None = Field(default=None, ge=1, le=65535, validation_alias="PORT")
-    api_key: SecretStr | None = Field(
-        default=None, validation_alias=AliasChoices("BLOOM_API_KEY", "RUNTIME_API_KEY")
-    )
+    api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BLOOM_API_KEY", "RUNTIME_API_KEY"))
 
 
 def load(cls: type[S], **overrides: Any) -> S:

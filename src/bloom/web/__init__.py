@@ -1,1 +1,1 @@
-"""Everything between HTTP and the slices: authentication, errors, limits, Server-Sent Events."""
+"""Everything between HTTP and the slices: errors, keys, limits, streams, pages of lists."""

@@ -1,0 +1,59 @@
+"""Typed calls of the artifacts' SQL."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from bloom.artifacts.model import Artifact, Place
+from bloom.base.ids import ArtifactId, TaskId
+from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.queries import load_queries
+
+_SQL = load_queries("bloom.artifacts")
+
+
+def _artifact(row: DictRow) -> Artifact:
+    fields: dict[str, Any] = {**row, "place": Place(row["place"])}
+    return Artifact(**fields)
+
+
+async def by_id(connection: Connection, artifact_id: ArtifactId) -> Artifact | None:
+    """One artifact, whole."""
+    row = await fetch_one(connection, _SQL["by_id"], {"id": artifact_id})
+    return None if row is None else _artifact(row)
+
+
+async def page(
+    connection: Connection, *, task_id: TaskId | None, before: int | None, limit: int, cut: int
+) -> list[Artifact]:
+    """Up to `limit` artifacts (of one task) with a `seq` below `before`, newest first, contents cut to `cut` characters."""
+    params = {"task_id": task_id, "before": before, "limit": limit, "cut": cut}
+    rows = await fetch_all(connection, _SQL["page" if task_id is None else "page_of_task"], params)
+    return [_artifact(row) for row in rows]
+
+
+async def insert_chunks(connection: Connection, artifact_id: ArtifactId, chunks: Sequence[bytes]) -> None:
+    """Write the content of a large artifact."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            _SQL["insert_chunk"],
+            [{"artifact_id": artifact_id, "n": n, "data": data} for n, data in enumerate(chunks)],
+        )
+
+
+async def chunk(connection: Connection, artifact_id: ArtifactId, n: int) -> bytes | None:
+    """Piece `n` of a large artifact's content, None after the last."""
+    row = await fetch_one(connection, _SQL["chunk"], {"artifact_id": artifact_id, "n": n})
+    return None if row is None else row["data"]
+
+
+async def to_move(connection: Connection, *, limit: int) -> list[Artifact]:
+    """Up to `limit` artifacts that wait for the object store, oldest first."""
+    return [_artifact(row) for row in await fetch_all(connection, _SQL["to_move"], {"limit": limit})]
+
+
+async def moved(connection: Connection, artifact_id: ArtifactId, *, object_key: str, url: str, cut: int) -> bool:
+    """Point the artifact to the object store and drop its content here. False when somebody else has done so."""
+    params = {"id": artifact_id, "object_key": object_key, "url": url, "cut": cut}
+    return await fetch_one(connection, _SQL["moved"], params) is not None

@@ -1,0 +1,46 @@
+"""The vocabulary of the audit log."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+REAPER = "system:reaper"
+"""The actor of what happens because a lease was not renewed in time."""
+
+
+def worker_actor(worker_id: str) -> str:
+    """The actor name of a worker that reports."""
+    return f"worker:{worker_id}"
+
+
+class AuditAction(StrEnum):
+    """What can be found in the log; each is written in the statement that changes the state."""
+
+    TASK_CREATED = "task_created"
+    TASK_LEASED = "task_leased"
+    TASK_COMPLETED = "task_completed"
+    TASK_RETRIED = "task_retried"
+    TASK_DEAD = "task_dead"
+    TASK_CANCEL_REQUESTED = "task_cancel_requested"
+    TASK_CANCELLED = "task_cancelled"
+    TASK_REQUEUED = "task_requeued"
+    LEASE_EXPIRED = "lease_expired"
+    WORKER_REGISTERED = "worker_registered"
+    WORKER_UPDATED = "worker_updated"
+    WORKER_REMOVED = "worker_removed"
+    WORKER_DRAINED = "worker_drained"
+    WORKER_RESUMED = "worker_resumed"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One row of `audit_log`."""
+
+    id: int
+    at: datetime
+    action: str
+    entity_type: str
+    entity_id: str
+    actor: str
+    detail: dict[str, Any]

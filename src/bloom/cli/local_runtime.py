@@ -1,0 +1,302 @@
+"""What `bloom up` runs: the PostgreSQL, the runtime and the worker of one data directory, as one thing."""
+
+import os
+import platform
+import re
+import shlex
+import socket
+import sys
+import time
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import httpx
+from pydantic import Field, SecretStr
+
+from bloom.base.errors import BloomError, Unavailable
+from bloom.base.settings import ServerSettings, default_data_dir
+from bloom.cli.listen_socket import open_listen_socket, url_of
+from bloom.cli.supervisor import Child, Kept, Signals, tail
+from bloom.cli.terminal import clean_line, is_terminal, make_output_robust, short_duration
+from bloom.client.address import ENDPOINT_FILE, is_loopback
+from bloom.db.data_dir import DataDirLock, write_atomically
+from bloom.db.embedded import EmbeddedPostgres
+
+# Generous: a small board that recovers after a power cut must come up, not be given up.
+_POSTGRES_START_SEC = 600.0
+_RUNTIME_START_SEC = 180.0
+
+# Shares of the 5 seconds in which everything has to be gone.
+_WORKER_STOP_SEC = 2.2
+_RUNTIME_STOP_SEC = 1.2
+_POSTGRES_STOP_SEC = 1.2
+
+
+class UpSettings(ServerSettings):
+    """The settings of the runtime, and the slots of the worker beside it (32 at most, as on the wire)."""
+
+    up_slots: int = Field(default=2, ge=0, le=32, validation_alias="BLOOM_UP_SLOTS")
+
+
+class LocalRuntime:
+    """Everything on one machine, in the foreground."""
+
+    def __init__(self, settings: UpSettings, *, reload: bool = False) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._data_dir = settings.data_dir
+        self._logs = self._data_dir / "logs"
+        self._signals = Signals()
+        self._postgres: EmbeddedPostgres | None = None
+        self._runtime: Child | None = None
+        self._worker: Child | None = None
+        self._kept: list[Kept] = []
+        self._decorated = is_terminal(sys.stdout) and "NO_COLOR" not in os.environ
+
+    def run(self) -> int:
+        """Start everything, keep it running until a signal, stop everything; returns the exit code.
+
+        Effects: progress and the address on stdout, errors on stderr, the endpoint file while it runs. 0 after SIGINT,
+        SIGTERM or SIGHUP: all children are gone within 5 seconds, at once after a second signal. 1 when the start
+        failed.
+        """
+        make_output_robust()
+        with self._signals, ExitStack() as held:
+            try:
+                self._start(held)
+                while not self._signals.stops:
+                    self._signals.wait(min(kept.tend() for kept in self._kept))
+            except (BloomError, OSError) as error:
+                if not self._signals.stops:
+                    _show(error)
+                    return 1
+            finally:
+                self._stop()
+        return 0
+
+    # Start: the parts in their order. A signal meanwhile surfaces as Unavailable (`interrupted`).
+
+    def _start(self, held: ExitStack) -> None:
+        self._say(self._bold(f"BLOOM Runtime {version('bloom-runtime')}"))
+        listening = held.enter_context(open_listen_socket(self._settings))
+        url = url_of(listening)
+        database_url = self._start_database(held)
+        self._logs.mkdir(mode=0o700, exist_ok=True)
+        # Only this process holds the write end: when it dies, be it by kill -9, the children read end of file.
+        lifeline, write_end = os.pipe()
+        held.callback(os.close, lifeline)
+        held.callback(os.close, write_end)
+        self._start_runtime(database_url, url, listening, lifeline)
+        endpoint = self._data_dir / ENDPOINT_FILE
+        write_atomically(endpoint, f"{url}\n")
+        held.callback(endpoint.unlink, missing_ok=True)
+        self._start_worker(url, lifeline)
+        self._introduce(url)
+
+    def _start_database(self, held: ExitStack) -> str:
+        if self._settings.database_url is not None:
+            lock = DataDirLock(self._data_dir)
+            lock.acquire()
+            held.callback(lock.release)
+            self._step("PostgreSQL: the one that DATABASE_URL names")
+            return self._settings.database_url.get_secret_value()
+        postgres = EmbeddedPostgres(self._data_dir)
+
+        def start() -> str:
+            return postgres.start(timeout_sec=_POSTGRES_START_SEC, interrupted=lambda: self._signals.stops > 0)
+
+        def start_again() -> None:
+            # What fails now is tried again after a longer pause; the log has the reason.
+            with suppress(BloomError):
+                start()
+                self._step("PostgreSQL runs again")
+
+        if not postgres.initialised:
+            self._step("PostgreSQL: making its data directory (first start only)")
+        began = time.monotonic()
+        url = start()
+        self._postgres = postgres
+        self._step(f"PostgreSQL {postgres.major} started ({_since(began)})")
+        alive = lambda: postgres.pid is not None  # noqa: E731
+        self._kept.append(Kept("PostgreSQL", start=start_again, alive=alive, tell=self._step))
+        return url
+
+    def _start_runtime(self, database_url: str, url: str, listening: socket.socket, lifeline: int) -> None:
+        argv = _bloom("serve", "--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline))
+        runtime = Child(
+            [*argv, "--reload"] if self._reload else argv,
+            environment=os.environ | {"DATABASE_URL": database_url, "BLOOM_DATA_DIR": str(self._data_dir)},
+            log=self._logs / "runtime.log",
+            pass_fds=(listening.fileno(), lifeline),
+        )
+        began = time.monotonic()
+        runtime.start()
+        self._runtime = runtime
+        self._wait_until_healthy(runtime, url)
+        self._step(f"Runtime started ({_since(began)})")
+        self._keep("Runtime", runtime)
+
+    def _start_worker(self, url: str, lifeline: int) -> None:
+        slots = self._settings.up_slots
+        if slots == 0:
+            self._step("No worker (BLOOM_UP_SLOTS=0)")
+            return
+        name = _worker_name()
+        self._worker = Child(
+            _bloom(
+                *("worker", "--runtime", url, "--name", name, "--slots", str(slots)),
+                # At a stop runs are handed back at once: Ctrl-C does not wait for a model.
+                *("--grace", "0", "--lifeline-fd", str(lifeline)),
+            ),
+            environment=self._worker_environment(),
+            log=self._logs / "worker.log",
+            pass_fds=(lifeline,),
+        )
+        self._worker.start()
+        self._step(f"Worker {name} started ({slots} {'slot' if slots == 1 else 'slots'})")
+        self._keep("Worker", self._worker)
+
+    def _keep(self, name: str, child: Child) -> None:
+        self._kept.append(
+            Kept(
+                name,
+                start=child.start,
+                alive=lambda: child.alive,
+                tell=self._step,
+                ending=lambda: f"{child.ending}, see {_shown(child.log)}",
+            )
+        )
+
+    def _wait_until_healthy(self, runtime: Child, url: str) -> None:
+        deadline = time.monotonic() + _RUNTIME_START_SEC
+        # The socket listens already: a request waits in it until the runtime takes it. No proxy of the environment.
+        with httpx.Client(base_url=url, timeout=0.5, trust_env=False) as client:
+            while time.monotonic() < deadline:
+                with suppress(httpx.HTTPError):
+                    if client.get("/api/runtime/health").is_success:
+                        return
+                if self._signals.stops:
+                    raise Unavailable("the start was interrupted", code="interrupted")
+                if not runtime.alive:
+                    raise _did_not_start(f"the runtime stopped while it started ({runtime.ending})", runtime)
+                self._signals.wait(0.05)
+        raise _did_not_start("the runtime did not become healthy in time", runtime)
+
+    def _worker_environment(self) -> dict[str, str]:
+        """The environment without the secrets of the runtime; its key under the name that a client knows."""
+        environment = {name: value for name, value in os.environ.items() if name not in _secret_variables()}
+        if self._settings.api_key is not None:
+            environment["BLOOM_API_KEY"] = self._settings.api_key.get_secret_value()
+        return environment | {
+            "BLOOM_DATA_DIR": str(self._data_dir),
+            "BLOOM_WORKER_DIR": str(self._data_dir / "worker"),
+        }
+
+    # Stop
+
+    def _stop(self) -> None:
+        if self._signals.stops and self._kept:
+            self._say("\nStopping ...")
+        for child, share_sec in ((self._worker, _WORKER_STOP_SEC), (self._runtime, _RUNTIME_STOP_SEC)):
+            if child is not None:
+                self._stop_child(child, share_sec)
+        if self._postgres is not None:
+            self._postgres.stop(timeout_sec=0.5 if self._signals.stops > 1 else _POSTGRES_STOP_SEC)
+        if self._signals.stops:
+            self._say(f"Stopped. Data is kept in {_shown(self._data_dir)}")
+
+    def _stop_child(self, child: Child, share_sec: float) -> None:
+        deadline = time.monotonic() + share_sec
+        child.ask_to_stop()
+        while child.alive and self._signals.stops < 2 and (left := deadline - time.monotonic()) > 0:
+            self._signals.wait(left)
+        child.kill()
+
+    # What a person sees
+
+    def _introduce(self, url: str) -> None:
+        rows = [("Open", self._bold(url))]
+        if self._worker is not None:
+            # The worker judges by the same function, in the same PATH.
+            from bloom.worker.executors.choice import choose_executor
+
+            choice = choose_executor()
+            rows.append(("Executor", f"{choice.name}: {clean_line(choice.reason)}"))
+        rows.append(("Try", f'{_command_for(self._data_dir, url)} task run "Say hello"'))
+        if self._settings.api_key is not None:
+            rows.append(("", "with RUNTIME_API_KEY set there as it is here"))
+        logs = [self._logs / "runtime.log", self._worker and self._worker.log, self._postgres and self._postgres.log]
+        rows.append(("Logs", ", ".join(_shown(log) for log in logs if log)))
+        self._say("")
+        for name, text in rows:
+            self._say(f"  {name:<10}{text}")
+        self._say("\nCtrl-C stops; data is kept.")
+
+    def _step(self, text: str) -> None:
+        self._say(f"  {text}")
+
+    def _bold(self, text: str) -> str:
+        return f"\x1b[1m{text}\x1b[0m" if self._decorated else text
+
+    def _say(self, text: str) -> None:
+        # The terminal may be gone (SIGHUP): no reason not to stop in order.
+        with suppress(OSError, ValueError):
+            print(text, flush=True)
+
+
+def _show(error: BloomError | OSError) -> None:
+    """Write the error, what is known of it and the end of its log to stderr."""
+    if isinstance(error, OSError):
+        lines = [f"bloom: {error}"]
+    else:
+        lines = [f"bloom: {clean_line(error.message)}"]
+        lines += [f"  {name}: {clean_line(str(value))}" for name, value in error.detail.items() if name != "log_from"]
+        if (log := error.detail.get("log")) is not None:
+            last = tail(Path(log), 15, since=error.detail.get("log_from", 0))
+            lines += [f"  | {clean_line(line)}" for line in last]
+    with suppress(OSError, ValueError):
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _did_not_start(message: str, child: Child) -> Unavailable:
+    return Unavailable(message, code="runtime_failed", log=str(child.log), log_from=child.log_start)
+
+
+def _bloom(*arguments: str) -> list[str]:
+    # -P: a directory `bloom` in the working directory is not this program.
+    return [sys.executable, "-P", "-m", "bloom", *arguments]
+
+
+def _worker_name() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", platform.node()).strip("-")[:128] or "worker"
+
+
+def _secret_variables() -> set[str]:
+    """The environment variables that only the runtime may see."""
+    names = {"MEMBRIDGE_ADMIN_KEY"}
+    for field in UpSettings.model_fields.values():
+        if field.annotation is SecretStr or SecretStr in get_args(field.annotation):
+            names.add(str(field.validation_alias))
+    return names
+
+
+def _command_for(data_dir: Path, url: str) -> str:
+    """How to call this very `bloom` from another terminal in the same directory, for this data directory."""
+    program = Path(sys.executable).with_name("bloom")
+    shown = _shown(program)
+    call = shown if os.sep in shown else f".{os.sep}{shown}"
+    # The client takes another machine's address only from a data directory that was named to it.
+    needless = data_dir == default_data_dir() and is_loopback(url)
+    return call if needless else f"BLOOM_DATA_DIR={_shown(data_dir)} {call}"
+
+
+def _shown(path: Path) -> str:
+    """`path` as a shell takes it, relative when it lies below the working directory."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def _since(began: float) -> str:
+    return short_duration(time.monotonic() - began)

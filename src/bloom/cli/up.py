@@ -1,0 +1,21 @@
+"""`bloom up`: PostgreSQL, the runtime and one worker in the foreground, from nothing, with one URL to open."""
+
+import typer
+
+from bloom.cli.exits import errors_as_exits
+
+
+def up(*, reload: bool = False) -> None:
+    """Run everything on this machine until Ctrl-C, then exit 0; data is kept. `reload` is passed on to `bloom serve`.
+
+    PORT is the port (a busy one is an error; without it 5000 or the next free one), BLOOM_DATA_DIR the data directory
+    (default .bloom), BLOOM_UP_SLOTS the slots of the worker (default 2, 0 starts none). With DATABASE_URL that
+    PostgreSQL is used instead of an own one. Exit code 2 for a wrong setting, 1 when something could not start.
+    """
+    # What this needs takes a while to import; `bloom --help` and the other commands do without.
+    from bloom.base.settings import load
+    from bloom.cli.local_runtime import LocalRuntime, UpSettings
+
+    with errors_as_exits():
+        runtime = LocalRuntime(load(UpSettings), reload=reload)
+    raise typer.Exit(runtime.run())

@@ -1,0 +1,123 @@
+"""`bloom worker`: the worker daemon, and what the runtime knows of workers."""
+
+import math
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bloom.cli.exits import EPILOG, errors_as_exits
+from bloom.cli.options import JsonOption, RuntimeOption
+
+app = typer.Typer(
+    help="Without a sub-command: run a worker on this machine. With one: look after the workers of the runtime.",
+    invoke_without_command=True,
+    epilog=EPILOG,
+)
+
+NameArgument = Annotated[str, typer.Argument(help="The worker's name, as `bloom worker list` shows it.")]
+
+
+class Executor(StrEnum):
+    """How the worker runs a task."""
+
+    AUTO = "auto"
+    CLAUDE = "claude"
+    COMMAND = "command"
+
+
+@app.callback()
+def run(
+    ctx: typer.Context,
+    runtime: RuntimeOption = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This worker's name. Default: the host name.", show_default=False)
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=32, metavar="N", help="How many tasks it runs at once.")] = 1,
+    executor: Annotated[Executor, typer.Option(help="How it runs a task; auto: as the config says, else claude.")] = (
+        Executor.AUTO
+    ),
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The worker's config file.")] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="SEC", help="Time for running tasks after a stop signal.")
+    ] = 30,
+    lifeline_fd: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Stop when this inherited pipe is closed.")
+    ] = None,
+) -> None:
+    """Run a worker on this machine until it is stopped."""
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = runtime
+        return
+    if not math.isfinite(grace):
+        raise typer.BadParameter("must be a number of seconds", param_hint="--grace")
+    with errors_as_exits():
+        from bloom.base.settings import ClientSettings, load
+        from bloom.client import find_runtime
+        from bloom.worker.daemon import run_worker
+        from bloom.worker.options import WorkerOptions
+
+        settings = load(ClientSettings)
+        code = run_worker(
+            WorkerOptions(
+                runtime=find_runtime(settings, runtime).url,
+                api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
+                name=_checked_name(name),
+                slots=slots,
+                executor=executor.value,
+                config=config,
+                grace_sec=grace,
+                lifeline_fd=lifeline_fd,
+            )
+        )
+        raise typer.Exit(code)
+
+
+@app.command("list", epilog=EPILOG)
+def list_workers(ctx: typer.Context, runtime: RuntimeOption = None, as_json: JsonOption = False) -> None:
+    """List the workers that the runtime knows."""
+    with errors_as_exits(as_json=as_json):
+        from bloom.cli import worker_views
+
+        worker_views.list_workers(_runtime(ctx, runtime), as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def drain(ctx: typer.Context, name: NameArgument, runtime: RuntimeOption = None, as_json: JsonOption = False) -> None:
+    """Give a worker nothing new; what runs there runs on."""
+    with errors_as_exits(as_json=as_json):
+        from bloom.cli import worker_views
+
+        worker_views.change(_runtime(ctx, runtime), "drain", name, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def resume(ctx: typer.Context, name: NameArgument, runtime: RuntimeOption = None, as_json: JsonOption = False) -> None:
+    """Let a drained worker take tasks again."""
+    with errors_as_exits(as_json=as_json):
+        from bloom.cli import worker_views
+
+        worker_views.change(_runtime(ctx, runtime), "resume", name, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def remove(ctx: typer.Context, name: NameArgument, runtime: RuntimeOption = None, as_json: JsonOption = False) -> None:
+    """Remove a worker; its tasks go back to the queue."""
+    with errors_as_exits(as_json=as_json):
+        from bloom.cli import worker_views
+
+        worker_views.change(_runtime(ctx, runtime), "remove", name, as_json=as_json)
+
+
+def _runtime(ctx: typer.Context, runtime: str | None) -> str | None:
+    """--runtime of the sub-command, else the one before it."""
+    return ctx.obj if runtime is None else runtime
+
+
+def _checked_name(name: str | None) -> str:
+    chosen = socket.gethostname() if name is None else name.strip()
+    if not 1 <= len(chosen) <= 128 or not chosen.isprintable():
+        raise typer.BadParameter("a worker's name is 1 to 128 printable characters", param_hint="--name")
+    return chosen

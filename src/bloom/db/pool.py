@@ -1,0 +1,83 @@
+"""The pool of PostgreSQL connections, and what its failures mean to a caller."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from bloom.base.errors import Unavailable
+
+Connection = psycopg.AsyncConnection[DictRow]
+
+CONNECT_TIMEOUT_SEC = 5
+WAIT_FOR_CONNECTION_SEC = 5.0
+
+
+def database_unavailable() -> Unavailable:
+    """The error that a caller sees while PostgreSQL does not answer; it names neither host nor user."""
+    return Unavailable(
+        "The database does not answer; try again in a moment.", code="database_unavailable", retry_after_sec=2
+    )
+
+
+class Database:
+    """A bounded pool. `transaction()` is the only way to a connection, so that nothing forgets to commit."""
+
+    def __init__(self, url: str, *, size: int) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=psycopg.AsyncConnection[DictRow],
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": CONNECT_TIMEOUT_SEC,
+                "application_name": "bloom-runtime",
+            },
+            min_size=min(2, size),
+            max_size=size,
+            timeout=WAIT_FOR_CONNECTION_SEC,
+            reconnect_timeout=5,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Start connecting; does not wait, a database that is away is met by 503 until it is back."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close all connections, after the transactions under way have ended."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Connection, None]:
+        """A connection in a transaction: committed at the end, rolled back on any error.
+
+        Raises Unavailable (`database_unavailable`) when PostgreSQL cannot be reached or goes away; whether a COMMIT under
+        way then happened is unknown, which is why every write of the wire can be repeated.
+        """
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        # The pool's own errors (closed, no connection in time) are OperationalErrors too.
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if isinstance(error, RETRYABLE):
+                raise
+            raise database_unavailable() from error
+
+
+RETRYABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation)
+"""Errors after which the same transaction, run again, is right: somebody else came first."""
+
+
+async def fetch_all(connection: Connection, query: bytes, params: dict[str, Any]) -> list[DictRow]:
+    """All rows of `query`."""
+    cursor = await connection.execute(query, params)
+    return await cursor.fetchall()
+
+
+async def fetch_one(connection: Connection, query: bytes, params: dict[str, Any]) -> DictRow | None:
+    """The first row of `query`, or None."""
+    cursor = await connection.execute(query, params)
+    return await cursor.fetchone()

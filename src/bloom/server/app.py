@@ -1,0 +1,155 @@
+"""Composition root of the runtime: which service gets what, and what lives as long as the process."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Response
+from starlette.responses import JSONResponse
+
+from bloom import __version__
+from bloom.artifacts.routes import artifact_routes
+from bloom.artifacts.service import ArtifactService
+from bloom.audit.routes import audit_routes
+from bloom.audit.service import AuditService
+from bloom.base.errors import BloomError, ConfigurationError
+from bloom.base.settings import ServerSettings
+from bloom.blobs.interface import BlobStore
+from bloom.blobs.open import open_blob_store
+from bloom.db.hub import Hub
+from bloom.db.pool import Database
+from bloom.server.maintenance import maintain
+from bloom.tasks.routes.clients import client_routes
+from bloom.tasks.routes.streams import stream_routes
+from bloom.tasks.routes.workers import work_routes
+from bloom.tasks.service.completing import CompletionService
+from bloom.tasks.service.following import FollowService
+from bloom.tasks.service.granting import GrantService
+from bloom.tasks.service.holding import HoldingService
+from bloom.tasks.service.removal import WorkerRemovalService
+from bloom.tasks.service.tasks import TaskService
+from bloom.ui.routes import ui_routes
+from bloom.web.disconnect import Stopping
+from bloom.web.install import install_web
+from bloom.workers.routes import worker_routes
+from bloom.workers.service import WorkerService
+
+API = "/api/runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The parts of one runtime process."""
+
+    database: Database
+    hub: Hub
+    audit: AuditService
+    workers: WorkerService
+    artifacts: ArtifactService
+    tasks: TaskService
+    granting: GrantService
+    holding: HoldingService
+    completing: CompletionService
+    removal: WorkerRemovalService
+    following: FollowService
+
+
+def build_runtime(database_url: str, *, listen_url: str | None, pool_size: int, blobs: BlobStore | None) -> Runtime:
+    """Wire the services; nothing connects yet. `listen_url` goes around a transaction pooler."""
+    database = Database(database_url, size=pool_size)
+    hub = Hub(listen_url or database_url)
+    artifacts = ArtifactService(database, blobs)
+    tasks = TaskService(database)
+    return Runtime(
+        database=database,
+        hub=hub,
+        audit=AuditService(database),
+        workers=WorkerService(database),
+        artifacts=artifacts,
+        tasks=tasks,
+        granting=GrantService(database, hub),
+        holding=HoldingService(database),
+        completing=CompletionService(database, artifacts),
+        removal=WorkerRemovalService(database),
+        following=FollowService(tasks, hub),
+    )
+
+
+def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
+    """The ASGI application, and what to tell when the server stops.
+
+    Raises ConfigurationError for settings that do not fit together.
+    """
+    if settings.database_url is None:
+        raise ConfigurationError("DATABASE_URL must name a PostgreSQL database (`bloom up` brings its own)")
+    if settings.production and settings.api_key is None and not settings.allow_no_auth:
+        raise ConfigurationError(
+            "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
+        )
+    listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    runtime = build_runtime(
+        settings.database_url.get_secret_value(),
+        listen_url=listen_url,
+        pool_size=settings.pool_size,
+        blobs=open_blob_store(settings),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        await runtime.database.open()
+        background = [
+            asyncio.create_task(runtime.hub.run(), name="hub"),
+            asyncio.create_task(maintain(runtime.holding, runtime.artifacts, runtime.hub), name="maintenance"),
+        ]
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await runtime.database.close()
+
+    app = FastAPI(
+        title="BLOOM Runtime",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/runtime/openapi.json",
+    )
+    app.state.runtime = runtime
+    stopping = install_web(app, settings)
+    app.include_router(client_routes(runtime.tasks, runtime.holding), prefix=API)
+    app.include_router(stream_routes(runtime.tasks, runtime.following), prefix=API)
+    app.include_router(work_routes(runtime.granting, runtime.holding, runtime.completing, runtime.removal), prefix=API)
+    app.include_router(worker_routes(runtime.workers), prefix=API)
+    app.include_router(artifact_routes(runtime.artifacts), prefix=API)
+    app.include_router(audit_routes(runtime.audit), prefix=API)
+    app.include_router(ui_routes(runtime.tasks, runtime.workers))
+    _add_health(app, runtime)
+    return app, stopping
+
+
+def _add_health(app: FastAPI, runtime: Runtime) -> None:
+    started = time.monotonic()
+
+    @app.get(f"{API}/health", tags=["health"])
+    async def health() -> Response:
+        """Whether this process serves; 503 when the database does not answer."""
+        body: dict[str, object] = {
+            "status": "ok",
+            "service": "bloom-runtime",
+            "version": __version__,
+            "uptime": int(time.monotonic() - started),
+            "storage": "postgresql",
+            "membridge": {"consecutiveFailures": 0, "lastSuccess": None, "lastError": None, "connected": False},
+        }
+        try:
+            async with runtime.database.transaction() as connection:
+                await connection.execute("select 1")
+        except BloomError:
+            return JSONResponse({**body, "status": "degraded"}, status_code=503)
+        return JSONResponse(body)

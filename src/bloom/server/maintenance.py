@@ -1,0 +1,64 @@
+"""What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, move outputs.
+
+Every replica does it; each step locks what it takes with SKIP LOCKED, so they share the work.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from bloom.artifacts.service import ArtifactService
+from bloom.base.errors import BloomError
+from bloom.db.hub import QUEUE, Hub
+from bloom.tasks.service.holding import HoldingService
+
+REAP_EVERY_SEC = 2.0
+"""Well under the 15 seconds after expiry that the wire contract allows."""
+
+MARK_SILENT_EVERY_SEC = 5.0
+MOVE_EVERY_SEC = 15.0
+
+DUE_AT_LEAST_EVERY_SEC = 5.0
+"""Also the fallback for a lost notification: whoever waits for a task looks again then."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+async def maintain(holding: HoldingService, artifacts: ArtifactService, hub: Hub) -> None:
+    """Run all steps until cancelled. A failing step is logged and tried again."""
+
+    async def wake_due() -> float:
+        wait = await holding.promote_due()
+        hub.wake(QUEUE)
+        return DUE_AT_LEAST_EVERY_SEC if wait is None else min(max(wait, 0.0), DUE_AT_LEAST_EVERY_SEC)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_every(REAP_EVERY_SEC, "reaping", holding.reap))
+        group.create_task(_every(MARK_SILENT_EVERY_SEC, "marking silent workers", holding.mark_silent_workers))
+        group.create_task(_every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
+        group.create_task(_due_on_time(wake_due))
+
+
+async def _every(seconds: float, name: str, step: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await _guarded(name, step)
+        await asyncio.sleep(seconds)
+
+
+async def _due_on_time(step: Callable[[], Awaitable[float]]) -> None:
+    while True:
+        wait = await _guarded("looking for due tasks", step)
+        await asyncio.sleep(DUE_AT_LEAST_EVERY_SEC if wait is None else wait)
+
+
+async def _guarded(name: str, step: Callable[[], Awaitable[T]]) -> T | None:
+    try:
+        return await step()
+    except BloomError as error:
+        _log.warning("%s failed, trying again", name, extra={"code": error.code})
+    except Exception:  # noqa: BLE001 - a background loop outlives whatever happens in a step
+        _log.exception("%s failed, trying again", name)
+    return None

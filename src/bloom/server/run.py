@@ -1,0 +1,123 @@
+"""`bloom serve`: one process, one listening socket, until it is told to stop."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from bloom.base.errors import ConfigurationError
+from bloom.base.lifeline import lifeline
+from bloom.base.logging import configure_logging
+from bloom.base.settings import ServerSettings, load
+from bloom.db.migrate import upgrade
+from bloom.server.app import build_app
+from bloom.web.disconnect import Stopping
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 2048
+STOP_GRACE_SEC = 3
+KEEP_ALIVE_SEC = 75
+"""Longer than the keep-alive of the usual proxies, so that they are the ones to close."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """Ends long polls and streams before it waits for connections, and when its parent is gone."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Stopping, lifeline_fd: int | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._lifeline_fd = lifeline_fd
+        self._watch: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._lifeline_fd is not None:
+            self._watch = asyncio.create_task(self._stop_with_parent(self._lifeline_fd))
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.begin()
+        await super().shutdown(sockets)
+
+    async def _stop_with_parent(self, fd: int) -> None:
+        await lifeline(fd)
+        _log.warning("the parent process is gone, stopping")
+        self.should_exit = True
+
+
+def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: int | None, reload: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Settings come from the environment; `host` and `port` go before them. `fd` is a socket
+    that listens already. `lifeline_fd`: stop when it reads end of file. `reload` restarts on changes of the code.
+
+    Raises ConfigurationError for bad settings or a port that cannot be had.
+    """
+    settings = load(ServerSettings)
+    configure_logging(settings.log_level, settings.log_format)
+    if reload:
+        _serve_reloading(fd if fd is not None else _listen(settings, host, port).detach(), lifeline_fd)
+        return
+    sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
+    if settings.api_key is None and not settings.allow_no_auth and not _is_loopback(sock):
+        raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
+    app, stopping = build_app(settings)
+    if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
+        _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_GRACE_SEC,
+        timeout_keep_alive=KEEP_ALIVE_SEC,
+        backlog=BACKLOG,
+    )
+    _log.info("listening", extra={"address": "{}:{}".format(*sock.getsockname()[:2])})
+    _Server(config, stopping, lifeline_fd).run(sockets=[sock])
+
+
+def _serve_reloading(fd: int, lifeline_fd: int | None) -> None:
+    """Development: run `bloom serve` in a child and start it anew when a file of the package changes."""
+    from watchfiles import run_process
+
+    import bloom
+
+    command = [sys.executable, "-m", "bloom", "serve", "--fd", str(fd)]
+    if lifeline_fd is not None:
+        command += ["--lifeline-fd", str(lifeline_fd)]
+    keep = tuple(n for n in (fd, lifeline_fd) if n is not None)
+    run_process(Path(bloom.__file__).parent, target=_run_child, args=(command, keep))
+
+
+def _run_child(command: list[str], keep: tuple[int, ...]) -> None:
+    import subprocess
+
+    raise SystemExit(subprocess.run(command, pass_fds=keep, check=False).returncode)
+
+
+def _listen(settings: ServerSettings, host: str | None, port: int | None) -> socket.socket:
+    address = host or settings.host or (LOOPBACK if settings.api_key is None else "0.0.0.0")  # noqa: S104
+    number = settings.port if port is None else port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((address, number))
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by PORT"
+        ) from None
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return True
+    return ipaddress.ip_address(sock.getsockname()[0]).is_loopback

@@ -1,0 +1,1 @@
+"""HTTP of tasks and leases: requests in, service calls, answers out."""

@@ -1,0 +1,19 @@
+"""Ids in the path; one that cannot exist is a 404."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from bloom.base.ids import TaskId
+from bloom.tasks.service.refusals import task_not_found
+from bloom.web.parameters import can_be_id
+
+
+def _task_id(task_id: str) -> TaskId:
+    if not can_be_id(task_id):
+        raise task_not_found("(unreadable)")
+    return TaskId(task_id)
+
+
+PathTaskId = Annotated[TaskId, Depends(_task_id)]
+"""The task of the path."""

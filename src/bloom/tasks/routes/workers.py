@@ -1,0 +1,143 @@
+"""Routes by which tasks are worked on: the compatible ones (lease, heartbeat, complete) and the worker plane."""
+
+import asyncio
+from typing import Any, cast
+
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from starlette.responses import JSONResponse
+
+from bloom.artifacts.schemas import artifact_fields
+from bloom.base.errors import BloomError
+from bloom.base.ids import LeaseId, TaskId, WorkerId
+from bloom.tasks.routes.parameters import PathTaskId
+from bloom.tasks.schemas import (
+    AppendAnswer,
+    AppendEvents,
+    Claim,
+    ClaimAnswer,
+    CompleteBatch,
+    CompleteBatchAnswer,
+    CompleteTask,
+    Completion,
+    Extend,
+    ExtendAnswer,
+    Heartbeat,
+    LeaseTask,
+    lease_fields,
+    result_fields,
+    task_fields,
+)
+from bloom.tasks.service.completing import Completed, CompletionService
+from bloom.tasks.service.granting import ClaimRequest, GrantService, LeaseRequest
+from bloom.tasks.service.holding import EventsCall, HoldingService
+from bloom.tasks.service.removal import WorkerRemovalService
+from bloom.web.bodies import StrictRoute
+from bloom.web.disconnect import unless_gone
+from bloom.web.parameters import Caller
+from bloom.web.validation import describe_problems
+from bloom.workers.routes import PathWorkerId
+from bloom.workers.schemas import worker_fields
+
+
+def work_routes(
+    granting: GrantService, holding: HoldingService, completing: CompletionService, removal: WorkerRemovalService
+) -> APIRouter:
+    """The router below `/api/runtime`."""
+    router = APIRouter(route_class=StrictRoute, tags=["work"])
+
+    @router.post("/llm-tasks/{task_id}/lease", status_code=201)
+    async def lease(task_id: PathTaskId, caller: Caller, body: LeaseTask | None = None) -> Response:
+        """Lease one task to the named worker, or to the one the router chooses."""
+        wanted = body or LeaseTask()
+        worker_id = None if wanted.worker_id is None else WorkerId(wanted.worker_id)
+        granted = await granting.lease(LeaseRequest(task_id, worker_id, wanted.ttl_seconds, caller.name))
+        worker = None if granted.worker is None else worker_fields(granted.worker)
+        return JSONResponse({"lease": lease_fields(granted.lease), "worker": worker}, status_code=201)
+
+    @router.post("/llm-tasks/{task_id}/heartbeat")
+    async def heartbeat(task_id: PathTaskId, body: Heartbeat | None = None) -> Response:
+        """Renew the lease; 409 `lease_lost` or `cancelled` mean: stop."""
+        lease_id = None if body is None or body.lease_id is None else LeaseId(body.lease_id)
+        fields = lease_fields(await holding.heartbeat(task_id, lease_id))
+        return JSONResponse({"lease": fields, "expires_at": fields["expires_at"]})
+
+    @router.post("/llm-tasks/{task_id}/complete")
+    async def complete(task_id: PathTaskId, body: CompleteTask) -> Response:
+        """End the lease with a report. Repeating the same report for the same lease answers with the first outcome."""
+        lease_id = None if body.lease_id is None else LeaseId(body.lease_id)
+        completed = await completing.complete(task_id, lease_id, body)
+        return JSONResponse(_completed_fields(completed))
+
+    @router.post("/llm-tasks/{task_id}/events", response_model=AppendAnswer)
+    async def append_events(task_id: PathTaskId, body: AppendEvents) -> Response:
+        """Store events of a run, in order; those stored before are skipped."""
+        call = EventsCall(task_id, LeaseId(body.lease_id), body.events)
+        appended = await holding.append_events(call)
+        return JSONResponse({"accepted": appended.accepted, "next_seq": appended.next_seq, "cancel": appended.cancel})
+
+    @router.get("/workers/{worker_id}")
+    async def get_worker(worker_id: PathWorkerId) -> Response:
+        """A worker with its active leases."""
+        worker, held = await removal.worker_with_leases(worker_id)
+        return JSONResponse({**worker_fields(worker), "leases": [lease_fields(lease) for lease in held]})
+
+    @router.delete("/workers/{worker_id}")
+    async def remove_worker(worker_id: PathWorkerId, caller: Caller) -> Response:
+        """Remove a worker; its active leases end and their tasks go back to the queue."""
+        await removal.remove(worker_id, actor=caller.name)
+        return JSONResponse({"removed": True, "id": worker_id})
+
+    @router.post("/workers/{worker_id}/claim", response_model=ClaimAnswer)
+    async def claim(request: Request, worker_id: PathWorkerId, body: Claim) -> Response:
+        """The worker's long poll: up to `slots` leases, after up to `wait_sec` seconds."""
+        wanted = ClaimRequest(worker_id, body.request_id, body.slots, body.ttl_seconds, body.wait_sec)
+        granted = await unless_gone(request, granting.claim(wanted)) or ()
+        leases = [{"lease": lease_fields(item.lease), "task": task_fields(item.task)} for item in granted]
+        return JSONResponse({"leases": leases})
+
+    @router.post("/workers/{worker_id}/extend", response_model=ExtendAnswer)
+    async def extend(worker_id: PathWorkerId, body: Extend) -> Response:
+        """Renew leases: `held`, `cancel` or `lost` for each."""
+        extended = await holding.extend(worker_id, [LeaseId(held.lease_id) for held in body.leases])
+        outcomes = [
+            {
+                "lease_id": item.lease_id,
+                "outcome": item.outcome,
+                "expires_at": None if item.lease is None else lease_fields(item.lease)["expires_at"],
+            }
+            for item in extended
+        ]
+        return JSONResponse({"leases": outcomes})
+
+    @router.post("/workers/{worker_id}/complete", response_model=CompleteBatchAnswer)
+    async def complete_batch(worker_id: PathWorkerId, body: CompleteBatch) -> Response:
+        """End leases of one worker; one outcome per item, in order."""
+        outcomes = await asyncio.gather(*(_complete_item(worker_id, item) for item in body.completions))
+        return JSONResponse({"completions": outcomes})
+
+    async def _complete_item(worker_id: WorkerId, item: Any) -> dict[str, Any]:
+        try:
+            wanted = Completion.model_validate(item)
+        except ValidationError as error:
+            named: dict[str, Any] = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+            ids = {name: str(named.get(name, "")) for name in ("task_id", "lease_id")}
+            return {**ids, "outcome": "invalid", "error": describe_problems(error.errors())}
+        ids = {"task_id": wanted.task_id, "lease_id": wanted.lease_id}
+        try:
+            completed = await completing.complete(
+                TaskId(wanted.task_id), LeaseId(wanted.lease_id), wanted, worker_id=worker_id
+            )
+        except BloomError as error:
+            return {**ids, "outcome": error.code, "error": error.message}
+        return {**ids, "outcome": "ok", "task_status": completed.task.status}
+
+    return router
+
+
+def _completed_fields(completed: Completed) -> dict[str, Any]:
+    return {
+        "task": task_fields(completed.task),
+        "artifact": None if completed.artifact is None else artifact_fields(completed.artifact),
+        "result": None if completed.result is None else result_fields(completed.result),
+    }

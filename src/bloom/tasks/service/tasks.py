@@ -1,0 +1,210 @@
+"""Creating, reading, cancelling and requeueing tasks, and their events."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from bloom.base.clock import from_ms
+from bloom.base.errors import BloomError, Conflict
+from bloom.base.ids import TaskId, new_task_id
+from bloom.db.batcher import Batcher
+from bloom.db.hub import QUEUE, notify, task_topic
+from bloom.db.pool import Connection, Database
+from bloom.tasks.model import FINAL, Event, Result, Task, TaskStatus
+from bloom.tasks.schemas import CreateTask
+from bloom.tasks.service.refusals import task_not_found
+from bloom.tasks.store import completions, events, leases, tasks
+from bloom.tasks.store.tasks import NewTask
+from bloom.workers import store as workers
+
+LIST_CUT_CHARS = 64 * 1024
+"""Longer texts are cut in lists (wire contract, "Artifacts")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A task, and whether this call made it (else its idempotency key stood for it already)."""
+
+    task: Task
+    new: bool
+
+
+class TaskService:
+    """Use cases around tasks that no worker takes part in."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._creations: Batcher[NewTask, Created] = Batcher("create", self._create_many)
+
+    async def create(self, request: CreateTask, *, actor: str, idempotency_key: str | None = None) -> Created:
+        """Queue a task. `idempotency_key` (of the header) stands in when the body has none; the same key again returns
+        the same task.
+
+        Raises Conflict (`idempotency_key_reused`) when the key stood for another body.
+        """
+        return await self._creations.submit(_new_task(request, actor=actor, header_key=idempotency_key))
+
+    async def _create_many(self, items: Sequence[NewTask]) -> Sequence[Created | BloomError]:
+        first_of_key: dict[tuple[str, str], NewTask] = {}
+        to_insert: list[NewTask] = []
+        for item in items:
+            key = (item.scope, item.idempotency_key) if item.idempotency_key is not None else None
+            if key is None or first_of_key.setdefault(key, item) is item:
+                to_insert.append(item)
+        async with self._database.transaction() as connection:
+            inserted = await tasks.insert_many(connection, to_insert, now=None)
+            repeated = [item for item in items if item.id not in inserted]
+            found = await self._find_repeated(connection, repeated)
+            if any(row["due"] for row in inserted.values()):
+                await notify(connection, [QUEUE])
+        outcomes: list[Created | BloomError] = []
+        for item in items:
+            row = inserted.get(item.id)
+            outcomes.append(
+                found[item.id] if row is None else Created(_queued(item, row["seq"], row["created_at"]), True)
+            )
+        return outcomes
+
+    async def _find_repeated(
+        self, connection: Connection, repeated: Sequence[NewTask]
+    ) -> dict[TaskId, Created | BloomError]:
+        if not repeated:
+            return {}
+        keys = {item.id: (item.scope, item.idempotency_key or "") for item in repeated}
+        used = await tasks.used_keys(connection, list(keys.values()))
+        known = await tasks.by_ids(connection, [key.task_id for key in used.values()])
+        outcomes: dict[TaskId, Created | BloomError] = {}
+        for item in repeated:
+            key = used[keys[item.id]]
+            if key.digest != item.digest:
+                outcomes[item.id] = Conflict(
+                    "This idempotency_key was used with another body; use a new key for a new task.",
+                    code="idempotency_key_reused",
+                    task_id=key.task_id,
+                )
+            else:
+                outcomes[item.id] = Created(known[key.task_id], False)
+        return outcomes
+
+    async def get(self, task_id: TaskId) -> Task:
+        """The whole task. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            found = await tasks.by_ids(connection, [task_id])
+        if task_id not in found:
+            raise task_not_found(task_id)
+        return found[task_id]
+
+    async def page(self, *, status: TaskStatus | None, before: int | None, limit: int) -> list[Task]:
+        """Up to `limit` tasks older than the one with `seq` `before`, newest first, long prompts cut."""
+        async with self._database.transaction() as connection:
+            return await tasks.page(connection, status=status, before=before, limit=limit, cut=LIST_CUT_CHARS)
+
+    async def stats(self) -> dict[str, dict[str, int | dict[str, int]]]:
+        """Counts of tasks by state, leases and workers."""
+        async with self._database.transaction() as connection:
+            counted = await tasks.count_by_status(connection)
+            lease_counts = await leases.count_leases(connection)
+            worker_counts = await workers.count(connection)
+        by_status: dict[str, int] = {status.value: counted.get(status, 0) for status in TaskStatus}
+        return {
+            "tasks": {"total": sum(by_status.values()), "by_status": by_status},
+            "leases": {**lease_counts},
+            "workers": {**worker_counts},
+        }
+
+    async def cancel(self, task_id: TaskId, *, actor: str) -> Task:
+        """End a queued task at once, or have the worker that holds it told. Repeating this on a held task changes nothing.
+
+        Raises NotFound, or Conflict (`already_final`).
+        """
+        async with self._database.transaction() as connection:
+            await leases.lock_tasks(connection, [task_id])
+            changed = await completions.cancel(connection, task_id, actor=actor, now=None)
+            task = (await tasks.by_ids(connection, [task_id])).get(task_id)
+            if task is None:
+                raise task_not_found(task_id)
+            if not changed and task.status in FINAL:
+                raise Conflict(f"The task is {task.status} already.", code="already_final", status=task.status)
+            # A queued task that goes may have been first of its concurrency key: the next one can be claimed.
+            await notify(connection, [task_topic(task_id), *([QUEUE] if task.concurrency_key else [])])
+            return task
+
+    async def requeue(self, task_id: TaskId, *, actor: str) -> Task:
+        """Put a failed, dead or cancelled task back into the queue with all its attempts.
+
+        Raises NotFound, or Conflict (`not_requeueable`).
+        """
+        async with self._database.transaction() as connection:
+            await leases.lock_tasks(connection, [task_id])
+            changed = await completions.requeue(connection, task_id, actor=actor, now=None)
+            task = (await tasks.by_ids(connection, [task_id])).get(task_id)
+            if task is None:
+                raise task_not_found(task_id)
+            if not changed:
+                raise Conflict(
+                    f"The task is {task.status}; only a failed, dead or cancelled task can be requeued.",
+                    code="not_requeueable",
+                    status=task.status,
+                )
+            await notify(connection, [task_topic(task_id), QUEUE])
+            return task
+
+    async def results(self, task_id: TaskId) -> list[Result]:
+        """What the attempts of a task reported, oldest first, long outputs cut. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            found = await completions.results_by_task(connection, task_id, cut=LIST_CUT_CHARS)
+            if not found and not await tasks.exists(connection, task_id):
+                raise task_not_found(task_id)
+            return found
+
+    async def events(self, task_id: TaskId, *, after: int, limit: int) -> list[Event]:
+        """Up to `limit` events of a task after the event `after`, in order. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            found = await events.events_after(connection, task_id, after=after, limit=limit)
+            if not found and not await tasks.exists(connection, task_id):
+                raise task_not_found(task_id)
+            return found
+
+
+def _new_task(request: CreateTask, *, actor: str, header_key: str | None) -> NewTask:
+    body = request.model_dump(mode="json", exclude={"idempotency_key"})
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    fields = {
+        "context_id": request.context_id,
+        "agent_slug": request.agent_slug,
+        "prompt": request.prompt,
+        "context_hints": request.context_hints,
+        "timeout_sec": request.policy.timeout_sec,
+        "budget": request.policy.budget,
+        "desired_format": request.desired_format,
+        "priority": request.priority,
+        "run_at": None if request.run_at is None else from_ms(request.run_at).isoformat(),
+        "labels": request.labels,
+        "concurrency_key": request.concurrency_key,
+        "retry_base_sec": request.retry.base_sec,
+        "retry_max_sec": request.retry.max_sec,
+        "max_attempts": request.max_attempts,
+    }
+    # Keys are kept per API key; the actor is who showed it.
+    return NewTask(new_task_id(), fields, actor, actor, request.idempotency_key or header_key, digest)
+
+
+def _queued(item: NewTask, seq: int, created_at: datetime) -> Task:
+    """The task as it was inserted, without reading it back."""
+    fields = dict(item.fields)
+    run_at = fields.pop("run_at")
+    return Task(
+        **fields,
+        id=item.id,
+        seq=seq,
+        status=TaskStatus.QUEUED,
+        run_at=None if run_at is None else datetime.fromisoformat(run_at),
+        attempts=0,
+        lease_id=None,
+        worker_id=None,
+        cancel_requested_at=None,
+        created_at=created_at,
+        updated_at=created_at,
+    )

@@ -1,0 +1,121 @@
+"""Ending tasks: completion, cancellation, requeue."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from bloom.base.ids import ArtifactId, LeaseId, ResultId, TaskId, WorkerId
+from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.queries import load_queries
+from bloom.tasks.model import Result, TaskStatus
+
+_SQL = load_queries("bloom.tasks.store", "completions.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A report to be accepted. `lease_id` None speaks for the current lease; `worker_id`, if given, must hold it. `artifact`
+    holds the columns of the artifact that a success becomes. `digest` (hex) knows the repetition of the same report.
+    """
+
+    task_id: TaskId
+    lease_id: LeaseId | None
+    worker_id: WorkerId | None
+    success: bool
+    hand_back: bool
+    retryable: bool
+    retry_after_sec: float | None
+    output: str | None
+    output_cut: bool
+    error_message: str | None
+    code: str | None
+    metrics: Mapping[str, Any]
+    digest: str
+    result_id: ResultId
+    artifact_id: ArtifactId
+    artifact: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A report that was accepted, and where its task went; `backoff_sec` until a queued one is due again."""
+
+    lease_id: LeaseId
+    worker_id: WorkerId
+    next_status: TaskStatus
+    runs_at: datetime | None
+    artifact_id: ArtifactId | None
+
+
+async def complete_many(
+    connection: Connection, completions: Sequence[Completion], *, now: datetime | None
+) -> dict[int, Accepted]:
+    """Accept the reports of current leases of (locked) tasks, by their position in `completions`; the first of several for
+    one task is taken.
+    """
+    items = [
+        {
+            "n": n,
+            "task_id": item.task_id,
+            "lease_id": item.lease_id,
+            "worker_id": item.worker_id,
+            "success": item.success,
+            "hand_back": item.hand_back,
+            "retryable": item.retryable,
+            "retry_after_sec": item.retry_after_sec,
+            "output": item.output,
+            "output_cut": item.output_cut,
+            "error_message": item.error_message,
+            "code": item.code,
+            "metrics": item.metrics,
+            "digest": item.digest,
+            "result_id": item.result_id,
+            "artifact_id": item.artifact_id,
+            **item.artifact,
+        }
+        for n, item in enumerate(completions)
+    ]
+    rows = await fetch_all(connection, _SQL["complete_many"], {"items": json.dumps(items), "now": now})
+    return {
+        row["n"]: Accepted(
+            lease_id=row["lease_id"],
+            worker_id=row["worker_id"],
+            next_status=TaskStatus(row["next_status"]),
+            runs_at=row["runs_at"],
+            artifact_id=row["artifact_id"] if row["next_status"] == TaskStatus.COMPLETED else None,
+        )
+        for row in rows
+    }
+
+
+def _result(row: DictRow) -> Result:
+    fields: dict[str, Any] = {**row, "truncated": bool(row["truncated"])}
+    return Result(**fields)
+
+
+async def results_by_leases(connection: Connection, lease_ids: Sequence[LeaseId]) -> dict[LeaseId, tuple[Result, str]]:
+    """The results that these leases ended with, each with the digest (hex) of its report."""
+    rows = await fetch_all(connection, _SQL["results_by_leases"], {"lease_ids": list(lease_ids)})
+    return {row["lease_id"]: (_result({k: v for k, v in row.items() if k != "digest"}), row["digest"]) for row in rows}
+
+
+async def results_by_task(connection: Connection, task_id: TaskId, *, cut: int) -> list[Result]:
+    """The results of one task, oldest first, outputs cut to `cut` characters."""
+    rows = await fetch_all(connection, _SQL["results_by_task"], {"task_id": task_id, "cut": cut})
+    return [_result(row) for row in rows]
+
+
+async def cancel(connection: Connection, task_id: TaskId, *, actor: str, now: datetime | None) -> bool:
+    """Cancel a locked task or mark it; False when this changes nothing."""
+    params = {"id": task_id, "actor": actor, "now": now}
+    return await fetch_one(connection, _SQL["cancel"], params) is not None
+
+
+async def requeue(connection: Connection, task_id: TaskId, *, actor: str, now: datetime | None) -> bool:
+    """Put a locked task back into the queue; False when its state does not allow it."""
+    params = {"id": task_id, "actor": actor, "now": now}
+    return await fetch_one(connection, _SQL["requeue"], params) is not None

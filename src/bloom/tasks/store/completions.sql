@@ -1,0 +1,137 @@
+-- Ending tasks: completion, cancellation, and the way back by requeue. Locks as in lease.sql.
+
+-- name: complete_many
+-- Accept the reports of current leases: lease, task, artifact, result and audit in one. A lease past its end that nobody
+-- has reaped is still accepted. What is not returned was refused and changed nothing.
+with input as (
+    select i.*, coalesce(%(now)s::timestamptz, now()) as now
+    from json_to_recordset(%(items)s) as i(
+        n integer, task_id text, lease_id text, worker_id text, success boolean, hand_back boolean, retryable boolean,
+        retry_after_sec double precision, output text, output_cut boolean, error_message text, code text, metrics json,
+        digest text, result_id text, artifact_id text, artifact_type text, artifact_tags text[],
+        size_bytes bigint, sha256 text, place text, content text, object_key text, url text, moves_to_store boolean)
+), accepted as (
+    select distinct on (t.id) i.*, t.desired_format, t.lease_id as held_lease_id, t.worker_id as held_by, t.attempts, t.max_attempts,
+           case when t.cancel_requested_at is not null then 'cancelled'
+                when i.hand_back then 'queued'
+                when i.success then 'completed'
+                when not i.retryable then 'failed'
+                when t.attempts < t.max_attempts then 'queued'
+                else 'dead' end as next_status,
+           coalesce(i.retry_after_sec,
+                    least(t.retry_max_sec, t.retry_base_sec * power(2, least(t.attempts - 1, 30)))
+                    * (0.5 + random() / 2)) as backoff_sec
+    from input i
+    join bloom.tasks t on t.id = i.task_id and t.status in ('leased', 'running')
+    join bloom.leases l on l.id = t.lease_id and l.status = 'active'
+    where (i.lease_id is null or i.lease_id = t.lease_id) and (i.worker_id is null or i.worker_id = t.worker_id)
+    order by t.id, i.n
+), ended as (
+    update bloom.leases l
+    set status = case when a.next_status = 'completed' or a.next_status = 'cancelled' or a.hand_back
+                      then 'released' else 'failed' end,
+        ended_at = a.now
+    from accepted a where l.id = a.held_lease_id and l.status = 'active'
+    returning l.id
+), moved as (
+    update bloom.tasks t
+    set status = a.next_status, updated_at = a.now,
+        attempts = t.attempts - case when a.hand_back and a.next_status = 'queued' then 1 else 0 end,
+        due = a.next_status <> 'queued' or a.hand_back or a.backoff_sec <= 0,
+        run_at = case when a.next_status = 'queued' and not a.hand_back
+                      then a.now + make_interval(secs => a.backoff_sec) else t.run_at end,
+        lease_id = case when a.next_status = 'queued' then null else t.lease_id end,
+        worker_id = case when a.next_status = 'queued' then null else t.worker_id end
+    from accepted a where t.id = a.task_id and t.lease_id = a.held_lease_id
+    returning t.id, t.attempts as attempts_now, t.run_at as runs_at
+), stored as (
+    insert into bloom.artifacts (id, task_id, job_id, type, tags, content_type, size_bytes, sha256, place, content,
+                                 object_key, url, moves_to_store, created_at)
+    select artifact_id, task_id, task_id, artifact_type, artifact_tags,
+           case desired_format when 'json' then 'application/json' else 'text/plain; charset=utf-8' end, size_bytes, sha256, place, content,
+           object_key, url, moves_to_store, now
+    from accepted where next_status = 'completed'
+    order by n
+    returning id
+), reported as (
+    insert into bloom.results (id, task_id, lease_id, worker_id, artifact_id, status, output, output_cut, error_message,
+                               code, metrics, digest, completed_at)
+    select result_id, task_id, held_lease_id, held_by, case when next_status = 'completed' then artifact_id end,
+           case when next_status = 'completed' then 'success' else 'error' end,
+           case when next_status = 'completed' and place = 'inline' then null else coalesce(output, content) end,
+           output_cut,
+           case when next_status = 'cancelled' and success then 'The task was cancelled.' else error_message end,
+           case when next_status = 'cancelled' then 'cancelled' else code end,
+           metrics, decode(digest, 'hex'), now
+    from accepted
+    where not (hand_back and next_status = 'queued')
+    order by n
+    returning id
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
+    select a.now,
+           case a.next_status when 'queued' then 'task_retried' when 'dead' then 'task_dead'
+                              when 'cancelled' then 'task_cancelled' else 'task_completed' end,
+           'task', a.task_id, 'worker:' || a.held_by,
+           json_strip_nulls(json_build_object(
+               'lease_id', a.held_lease_id, 'status', a.next_status, 'code', a.code,
+               'artifact_id', case when a.next_status = 'completed' then a.artifact_id end,
+               'attempts', m.attempts_now,
+               'reason', case when a.hand_back and a.next_status = 'queued' then 'handed_back' end))
+    from accepted a join moved m on m.id = a.task_id
+    order by a.n
+)
+select a.n, a.task_id, a.held_lease_id as lease_id, a.held_by as worker_id, a.next_status, m.runs_at, a.backoff_sec,
+       a.artifact_id
+from accepted a join moved m on m.id = a.task_id;
+
+-- name: results_by_leases
+-- The results that these leases ended with; output of inline artifacts is read from there.
+select r.id, r.task_id, r.lease_id, r.worker_id, r.artifact_id, r.status, coalesce(r.output, a.content) as output,
+       r.error_message, r.code, r.metrics, r.completed_at, r.output_cut as truncated, encode(r.digest, 'hex') as digest
+from bloom.results r left join bloom.artifacts a on a.id = r.artifact_id
+where r.lease_id = any(%(lease_ids)s);
+
+-- name: results_by_task
+-- The results of one task, oldest first, outputs cut to %(cut)s characters.
+select r.id, r.task_id, r.lease_id, r.worker_id, r.artifact_id, r.status,
+       left(coalesce(r.output, a.content), %(cut)s) as output, r.error_message, r.code, r.metrics, r.completed_at,
+       r.output_cut or coalesce(length(coalesce(r.output, a.content)) > %(cut)s, false) as truncated
+from bloom.results r left join bloom.artifacts a on a.id = r.artifact_id
+where r.task_id = %(task_id)s
+order by r.completed_at, r.id;
+
+-- name: cancel
+-- Cancel a locked task: at once while it is queued, else its worker is told. `held` keeps its state and is marked.
+with cancelled as (
+    update bloom.tasks
+    set status = 'cancelled', updated_at = coalesce(%(now)s::timestamptz, now()), due = true
+    where id = %(id)s and status = 'queued'
+    returning id
+), marked as (
+    update bloom.tasks
+    set cancel_requested_at = coalesce(%(now)s::timestamptz, now()), updated_at = coalesce(%(now)s::timestamptz, now())
+    where id = %(id)s and status in ('leased', 'running') and cancel_requested_at is null
+    returning id, lease_id
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
+    select coalesce(%(now)s::timestamptz, now()), 'task_cancelled', 'task', id, %(actor)s, '{}'::json from cancelled
+    union all
+    select coalesce(%(now)s::timestamptz, now()), 'task_cancel_requested', 'task', id, %(actor)s,
+           json_build_object('lease_id', lease_id) from marked
+)
+select id from cancelled union all select id from marked;
+
+-- name: requeue
+-- Put a failed, dead or cancelled (and locked) task back into the queue with all its attempts.
+with requeued as (
+    update bloom.tasks
+    set status = 'queued', attempts = 0, run_at = null, due = true, lease_id = null, worker_id = null,
+        cancel_requested_at = null, updated_at = coalesce(%(now)s::timestamptz, now())
+    where id = %(id)s and status in ('failed', 'dead', 'cancelled')
+    returning id
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor)
+    select coalesce(%(now)s::timestamptz, now()), 'task_requeued', 'task', id, %(actor)s from requeued
+)
+select id from requeued;

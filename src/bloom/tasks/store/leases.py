@@ -1,0 +1,277 @@
+"""Granting, prolonging and reaping leases."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import DictRow
+
+from bloom.base.ids import LeaseId, TaskId, WorkerId
+from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.queries import load_queries
+from bloom.tasks.model import Lease, LeaseStatus, Task, TaskStatus
+from bloom.tasks.routing import Candidate
+from bloom.tasks.store.tasks import task_from_row
+
+_SQL = load_queries("bloom.tasks.store", "leases.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelGroup:
+    """Workers of one batch with the same labels, and their free slots together."""
+
+    labels: frozenset[str]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leasable:
+    """What decides whether a task can be leased. `busy`: another task of its concurrency key goes first."""
+
+    status: TaskStatus
+    due: bool
+    busy: bool
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease to be granted. `actor` asked for it."""
+
+    task_id: TaskId
+    lease_id: LeaseId
+    worker_id: WorkerId
+    ttl_seconds: int
+    request_id: str | None
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What fences a call that speaks for a task."""
+
+    task_status: TaskStatus
+    lease_id: LeaseId | None
+    worker_id: WorkerId | None
+    cancel_asked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """A lease that was prolonged."""
+
+    lease: Lease
+    cancel_asked: bool
+    was_leased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A lease that was reaped, and where its task went."""
+
+    task_id: TaskId
+    worker_id: WorkerId
+    expires_at: datetime
+    next_status: TaskStatus
+
+
+def _lease(row: DictRow) -> Lease:
+    return Lease(
+        id=row["id"],
+        seq=row["seq"],
+        task_id=row["task_id"],
+        worker_id=row["worker_id"],
+        context_id=row["context_id"],
+        status=LeaseStatus(row["status"]),
+        started_at=row["started_at"],
+        expires_at=row["expires_at"],
+        ttl_seconds=row["ttl_seconds"],
+        last_heartbeat=row["last_heartbeat"],
+    )
+
+
+async def promote_due(connection: Connection, *, now: datetime | None) -> int:
+    """Make tasks whose `run_at` has come claimable; returns how many (at most 1,000)."""
+    cursor = await connection.execute(_SQL["promote_due"], {"now": now})
+    return cursor.rowcount
+
+
+async def seconds_to_next_due(connection: Connection, *, now: datetime | None) -> float | None:
+    """Seconds until the next task becomes due, None when none waits for its time."""
+    row = await fetch_one(connection, _SQL["next_due"], {"now": now})
+    return row["wait_sec"] if row else None
+
+
+async def lock_candidates(
+    connection: Connection,
+    groups: Sequence[LabelGroup],
+    *,
+    workers: Sequence[WorkerId],
+    seen: Iterable[TaskId],
+    now: datetime | None,
+) -> list[Candidate]:
+    """Lock and return the first claimable tasks for each group, without those in `seen`; `workers` take part in the claim."""
+    items = [{"n": n, "labels": sorted(group.labels), "slots": group.slots} for n, group in enumerate(groups)]
+    params = {"groups": json.dumps(items), "workers": list(workers), "seen": list(seen), "now": now}
+    rows = await fetch_all(connection, _SQL["lock_candidates"], params)
+    found = {
+        row["id"]: Candidate(
+            task_id=row["id"],
+            labels=row["labels"],
+            last_worker_id=row["last_worker_id"],
+            rank=(-row["priority"], row["seq"]),
+            concurrency_key=row["concurrency_key"],
+        )
+        for row in rows
+    }
+    return list(found.values())
+
+
+async def any_fresh_claimable(connection: Connection, *, now: datetime | None) -> bool:
+    """Whether a claimable task may still be waiting for the worker that last ran its context."""
+    row = await fetch_one(connection, _SQL["any_fresh_claimable"], {"now": now})
+    return bool(row and row["found"])
+
+
+async def lock_tasks(connection: Connection, ids: Iterable[TaskId]) -> None:
+    """Lock these tasks until the transaction ends, in id order."""
+    await connection.execute(_SQL["lock_tasks"], {"ids": sorted(set(ids))})
+
+
+async def lock_tasks_of_leases(connection: Connection, ids: Iterable[LeaseId]) -> None:
+    """Lock the tasks of these leases until the transaction ends, in id order."""
+    await connection.execute(_SQL["lock_tasks_of_leases"], {"lease_ids": sorted(set(ids))})
+
+
+async def lock_tasks_of_worker(connection: Connection, worker_id: WorkerId) -> None:
+    """Lock the tasks that this worker holds until the transaction ends, in id order."""
+    await connection.execute(_SQL["lock_tasks_of_worker"], {"worker_id": worker_id})
+
+
+async def leasable(connection: Connection, ids: Sequence[TaskId]) -> dict[TaskId, Leasable]:
+    """What decides whether each of these tasks can be leased now."""
+    rows = await fetch_all(connection, _SQL["leasable"], {"ids": list(ids)})
+    return {
+        row["id"]: Leasable(
+            status=TaskStatus(row["status"]),
+            due=row["due"],
+            busy=row["busy"],
+            candidate=Candidate(
+                row["id"], row["labels"], row["last_worker_id"], concurrency_key=row["concurrency_key"]
+            ),
+        )
+        for row in rows
+    }
+
+
+async def grant_many(
+    connection: Connection, grants: Sequence[Grant], *, now: datetime | None
+) -> dict[TaskId, tuple[Lease, Task]]:
+    """Lease tasks to workers, with audit. A task that is not queued and due any more is left out."""
+    items = json.dumps(
+        [
+            {
+                "task_id": grant.task_id,
+                "lease_id": grant.lease_id,
+                "worker_id": grant.worker_id,
+                "ttl_seconds": grant.ttl_seconds,
+                "request_id": grant.request_id,
+                "actor": grant.actor,
+            }
+            for grant in grants
+        ]
+    )
+    granted: dict[TaskId, tuple[Lease, Task]] = {}
+    for row in await fetch_all(connection, _SQL["grant_many"], {"items": items, "now": now}):
+        lease = Lease(
+            id=row["lease_id"],
+            seq=row.pop("lease_seq"),
+            task_id=row["id"],
+            worker_id=row["worker_id"],
+            context_id=row["context_id"],
+            status=LeaseStatus.ACTIVE,
+            started_at=row.pop("started_at"),
+            expires_at=row.pop("expires_at"),
+            ttl_seconds=row.pop("ttl_seconds"),
+            last_heartbeat=None,
+        )
+        granted[row["id"]] = (lease, task_from_row(row))
+    return granted
+
+
+async def task_states(connection: Connection, ids: Iterable[TaskId]) -> dict[TaskId, TaskState]:
+    """The state of these tasks and who holds them."""
+    rows = await fetch_all(connection, _SQL["task_states"], {"ids": sorted(set(ids))})
+    return {
+        row["task_id"]: TaskState(
+            TaskStatus(row["task_status"]), row["current_lease_id"], row["worker_id"], row["cancel_asked"]
+        )
+        for row in rows
+    }
+
+
+async def extend_many(
+    connection: Connection, leases: Iterable[tuple[LeaseId, WorkerId | None]], *, now: datetime | None
+) -> dict[LeaseId, Extended]:
+    """Prolong those of `leases` (with the worker that must hold each, None for any) that are current, active and not past
+    their end. The rows of their tasks must be locked.
+    """
+    items = json.dumps([{"lease_id": lease_id, "worker_id": worker_id} for lease_id, worker_id in sorted(set(leases))])
+    rows = await fetch_all(connection, _SQL["extend_many"], {"items": items, "now": now})
+    return {
+        row["id"]: Extended(_lease(row), row["cancel_asked"], row["task_status"] == TaskStatus.LEASED) for row in rows
+    }
+
+
+async def expire_many(connection: Connection, *, actor: str, limit: int, now: datetime | None) -> list[Expired]:
+    """Reap up to `limit` leases that were not renewed in time."""
+    rows = await fetch_all(connection, _SQL["lock_expired"], {"limit": limit, "now": now})
+    if not rows:
+        return []
+    params = {"ids": [row["id"] for row in rows], "actor": actor, "now": now}
+    return [
+        Expired(row["task_id"], row["worker_id"], row["expires_at"], TaskStatus(row["next_status"]))
+        for row in await fetch_all(connection, _SQL["expire_many"], params)
+    ]
+
+
+async def remove_worker(
+    connection: Connection, worker_id: WorkerId, *, actor: str, now: datetime | None
+) -> list[TaskId]:
+    """Delete a locked worker, end its leases and give back their (locked) tasks; returns those tasks."""
+    params = {"worker_id": worker_id, "actor": actor, "now": now}
+    return [row["task_id"] for row in await fetch_all(connection, _SQL["remove_worker"], params)]
+
+
+async def leases_page(
+    connection: Connection, *, status: LeaseStatus | None, before: int | None, limit: int
+) -> list[Lease]:
+    """Up to `limit` leases with a `seq` below `before`, newest first."""
+    params = {"status": status, "before": before, "limit": limit}
+    return [_lease(row) for row in await fetch_all(connection, _SQL["leases_page"], params)]
+
+
+async def leases_of_worker(connection: Connection, worker_id: WorkerId) -> list[Lease]:
+    """The active leases of one worker, oldest first."""
+    rows = await fetch_all(connection, _SQL["leases_of_worker"], {"worker_id": worker_id})
+    return [_lease(row) for row in rows]
+
+
+async def leases_of_requests(
+    connection: Connection, requests: Mapping[WorkerId, Sequence[str]]
+) -> dict[tuple[WorkerId, str], list[Lease]]:
+    """What claims with these request ids were answered before."""
+    items = json.dumps(
+        [{"worker_id": worker, "request_id": request} for worker, given in requests.items() for request in given]
+    )
+    found: dict[tuple[WorkerId, str], list[Lease]] = {}
+    for row in await fetch_all(connection, _SQL["leases_of_request"], {"items": items}):
+        found.setdefault((row["worker_id"], row["request_id"]), []).append(_lease(row))
+    return found
+
+
+async def count_leases(connection: Connection) -> dict[str, int]:
+    """`{total, active}`."""
+    row = await fetch_one(connection, _SQL["count_leases"], {})
+    return dict(row or {})

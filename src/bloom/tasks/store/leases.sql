@@ -1,0 +1,237 @@
+-- Granting, prolonging and ending leases. Locks: workers, then tasks, then leases, each in id order. A task's row lock
+-- guards its leases too, so a lease is only ever changed by who holds the lock of its task.
+
+-- name: promote_due
+-- Tasks whose run_at has come can be claimed from now on.
+update bloom.tasks set due = true
+where id in (
+    select id from bloom.tasks
+    where status = 'queued' and not due and run_at <= coalesce(%(now)s::timestamptz, now())
+    order by id limit 1000 for update skip locked
+);
+
+-- name: next_due
+-- When the next task becomes due, in seconds from now.
+select extract(epoch from min(run_at) - coalesce(%(now)s::timestamptz, now()))::float8 as wait_sec
+from bloom.tasks where status = 'queued' and not due;
+
+-- name: lock_candidates
+-- Lock the first claimable tasks for each group of workers with the same labels. A task is passed over while another task
+-- of its concurrency key goes before it, and for a second while the worker that last ran its context waits elsewhere.
+select g.n as group_n, c.id, c.seq, c.priority, c.labels, c.concurrency_key, c.last_worker_id
+from json_to_recordset(%(groups)s) as g(n integer, labels text[], slots integer)
+cross join lateral (
+    select t.id, t.seq, t.priority, t.labels, t.concurrency_key, recent.worker_id as last_worker_id
+    from bloom.tasks t
+    left join lateral (
+        select l.worker_id from bloom.leases l where l.context_id = t.context_id order by l.seq desc limit 1
+    ) recent on true
+    where t.status = 'queued' and t.due and t.labels <@ g.labels and t.id <> all(%(seen)s)
+      and (t.concurrency_key is null or not exists (
+          select from bloom.tasks o
+          where o.concurrency_key = t.concurrency_key and o.status in ('queued', 'leased', 'running')
+            and (o.status <> 'queued' or o.seq < t.seq)))
+      and (recent.worker_id is null or recent.worker_id = any(%(workers)s)
+           or greatest(t.updated_at, t.run_at) <= coalesce(%(now)s::timestamptz, now()) - interval '1 second'
+           or not exists (
+               select from bloom.workers w
+               where w.id = recent.worker_id and w.status = 'online' and not w.draining and t.labels <@ w.labels
+                 and w.polling_until > coalesce(%(now)s::timestamptz, now())))
+    order by t.priority desc, t.seq
+    limit g.slots
+    for update of t skip locked
+) c;
+
+-- name: any_fresh_claimable
+-- Whether a task became claimable within the last second: it may be waiting for the worker of its context.
+select exists (
+    select from bloom.tasks
+    where status = 'queued' and due
+      and greatest(updated_at, run_at) > coalesce(%(now)s::timestamptz, now()) - interval '1 second'
+) as found;
+
+-- name: lock_tasks
+-- Lock these tasks, in id order; a statement after it sees what earlier holders of the locks have done.
+select id from bloom.tasks where id = any(%(ids)s) order by id for update;
+
+-- name: lock_tasks_of_leases
+-- Lock the tasks of these leases, in id order.
+select id from bloom.tasks
+where id in (select task_id from bloom.leases where id = any(%(lease_ids)s))
+order by id for update;
+
+-- name: leasable
+-- What decides whether each task can be leased now, and which worker last ran its context.
+select t.id, t.status, t.due, t.labels, t.concurrency_key, recent.worker_id as last_worker_id,
+       t.concurrency_key is not null and exists (
+           select from bloom.tasks o
+           where o.concurrency_key = t.concurrency_key and o.status in ('queued', 'leased', 'running')
+             and (o.status <> 'queued' or o.seq < t.seq)) as busy
+from bloom.tasks t
+left join lateral (
+    select l.worker_id from bloom.leases l where l.context_id = t.context_id order by l.seq desc limit 1
+) recent on true
+where t.id = any(%(ids)s);
+
+-- name: grant_many
+-- Lease tasks to workers: the lease, the task's new state and the audit entry.
+with input as (
+    select i.*, coalesce(%(now)s::timestamptz, now()) as now
+    from json_to_recordset(%(items)s) as i(
+        task_id text, lease_id text, worker_id text, ttl_seconds integer, request_id text, actor text)
+), granted as (
+    update bloom.tasks t
+    set status = 'leased', lease_id = i.lease_id, worker_id = i.worker_id, attempts = t.attempts + 1, updated_at = i.now
+    from input i
+    where t.id = i.task_id and t.status = 'queued' and t.due
+    returning t.*
+), leased as (
+    insert into bloom.leases (id, task_id, worker_id, context_id, status, request_id, started_at, expires_at, ttl_seconds)
+    select i.lease_id, g.id, i.worker_id, g.context_id, 'active', i.request_id, i.now,
+           i.now + make_interval(secs => i.ttl_seconds), i.ttl_seconds
+    from granted g join input i on i.task_id = g.id
+    order by g.seq
+    returning id, seq as lease_seq, expires_at, started_at, ttl_seconds
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
+    select i.now, 'task_leased', 'task', g.id, i.actor,
+           json_build_object('lease_id', g.lease_id, 'worker_id', g.worker_id, 'attempt', g.attempts)
+    from granted g join input i on i.task_id = g.id
+)
+select g.id, g.seq, g.context_id, g.agent_slug, g.prompt, g.context_hints, g.timeout_sec, g.budget, g.desired_format,
+       g.status, g.priority, g.run_at, g.labels, g.concurrency_key, g.retry_base_sec, g.retry_max_sec, g.attempts,
+       g.max_attempts, g.lease_id, g.worker_id, g.cancel_requested_at, g.created_at, g.updated_at,
+       l.lease_seq, l.started_at, l.expires_at, l.ttl_seconds
+from granted g join leased l on l.id = g.lease_id;
+
+-- name: task_states
+-- The tasks with their current leases, as they are under the locks.
+select t.id as task_id, t.status as task_status, t.lease_id as current_lease_id, t.worker_id,
+       t.cancel_requested_at is not null as cancel_asked
+from bloom.tasks t
+where t.id = any(%(ids)s);
+
+-- name: extend_many
+-- Prolong leases that are current, active and not past their end; a leased task becomes running.
+with input as (
+    select i.*, coalesce(%(now)s::timestamptz, now()) as now
+    from json_to_recordset(%(items)s) as i(lease_id text, worker_id text)
+), extended as (
+    update bloom.leases l
+    set expires_at = i.now + make_interval(secs => l.ttl_seconds), last_heartbeat = i.now
+    from input i, bloom.tasks t
+    where l.id = i.lease_id and (i.worker_id is null or l.worker_id = i.worker_id)
+      and l.status = 'active' and l.expires_at > i.now
+      and t.id = l.task_id and t.lease_id = l.id and t.status in ('leased', 'running')
+    returning l.id, l.seq, l.task_id, l.worker_id, l.context_id, l.status, l.started_at, l.expires_at, l.ttl_seconds,
+              l.last_heartbeat, t.cancel_requested_at is not null as cancel_asked, t.status as task_status
+), started as (
+    update bloom.tasks t set status = 'running', updated_at = coalesce(%(now)s::timestamptz, now())
+    from extended e
+    where t.id = e.task_id and t.status = 'leased' and t.lease_id = e.id and not e.cancel_asked
+)
+select * from extended;
+
+-- name: lock_expired
+-- Lock the tasks whose leases were not renewed in time.
+select t.id
+from bloom.leases l join bloom.tasks t on t.id = l.task_id and t.lease_id = l.id
+where l.status = 'active' and l.expires_at <= coalesce(%(now)s::timestamptz, now())
+  and t.status in ('leased', 'running')
+order by t.id
+limit %(limit)s
+for update of t skip locked;
+
+-- name: expire_many
+-- Reap the expired leases of locked tasks: back to the queue, dead at the last attempt, cancelled if that was asked for.
+with expired as (
+    update bloom.leases l set status = 'expired', ended_at = coalesce(%(now)s::timestamptz, now())
+    from bloom.tasks t
+    where t.id = any(%(ids)s) and l.id = t.lease_id and l.status = 'active' and t.status in ('leased', 'running')
+      and l.expires_at <= coalesce(%(now)s::timestamptz, now())
+    returning l.id as lease_id, l.task_id, l.worker_id, l.expires_at,
+              case when t.cancel_requested_at is not null then 'cancelled'
+                   when t.attempts < t.max_attempts then 'queued' else 'dead' end as next_status
+), moved as (
+    update bloom.tasks t
+    set status = e.next_status, updated_at = coalesce(%(now)s::timestamptz, now()), run_at = null, due = true,
+        lease_id = case when e.next_status = 'queued' then null else t.lease_id end,
+        worker_id = case when e.next_status = 'queued' then null else t.worker_id end
+    from expired e
+    where t.id = e.task_id and t.lease_id = e.lease_id
+    returning t.id, t.attempts
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
+    select coalesce(%(now)s::timestamptz, now()), a.action, a.entity_type, a.entity_id, %(actor)s, a.detail
+    from expired e join moved m on m.id = e.task_id
+    cross join lateral (values
+        ('lease_expired', 'lease', e.lease_id, json_build_object('task_id', e.task_id, 'worker_id', e.worker_id)),
+        (case e.next_status when 'queued' then 'task_retried' when 'dead' then 'task_dead' else 'task_cancelled' end,
+         'task', e.task_id,
+         json_build_object('reason', 'lease_expired', 'lease_id', e.lease_id, 'attempts', m.attempts))
+    ) as a(action, entity_type, entity_id, detail)
+)
+select task_id, worker_id, expires_at, next_status from expired;
+
+-- name: lock_tasks_of_worker
+-- Lock the tasks that a (locked) worker holds.
+select id from bloom.tasks
+where id in (select task_id from bloom.leases where worker_id = %(worker_id)s and status = 'active')
+order by id for update;
+
+-- name: remove_worker
+-- Delete a locked worker: its active leases end, their tasks go back to the queue and lose no attempt.
+with ended as (
+    update bloom.leases l set status = 'released', ended_at = coalesce(%(now)s::timestamptz, now())
+    from bloom.tasks t
+    where l.worker_id = %(worker_id)s and l.status = 'active' and t.id = l.task_id and t.lease_id = l.id
+    returning l.id as lease_id, l.task_id,
+              case when t.cancel_requested_at is not null then 'cancelled' else 'queued' end as next_status
+), moved as (
+    update bloom.tasks t
+    set status = e.next_status, updated_at = coalesce(%(now)s::timestamptz, now()), run_at = null, due = true,
+        attempts = t.attempts - 1,
+        lease_id = case when e.next_status = 'queued' then null else t.lease_id end,
+        worker_id = case when e.next_status = 'queued' then null else t.worker_id end
+    from ended e where t.id = e.task_id and t.lease_id = e.lease_id
+), removed as (
+    delete from bloom.workers where id = %(worker_id)s returning id
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
+    select coalesce(%(now)s::timestamptz, now()), a.action, a.entity_type, a.entity_id, %(actor)s, a.detail
+    from (
+        select 'worker_removed', 'worker', id,
+               json_build_object('leases_ended', (select count(*) from ended)) from removed
+        union all
+        select case next_status when 'queued' then 'task_retried' else 'task_cancelled' end, 'task', task_id,
+               json_build_object('reason', 'worker_removed', 'lease_id', lease_id) from ended
+    ) as a(action, entity_type, entity_id, detail)
+)
+select task_id from ended;
+
+-- name: leases_page
+-- One page of leases, newest first.
+select id, seq, task_id, worker_id, context_id, status, started_at, expires_at, ttl_seconds, last_heartbeat
+from bloom.leases
+where (%(status)s::text is null or status = %(status)s) and seq < coalesce(%(before)s, 9223372036854775807)
+order by seq desc
+limit %(limit)s;
+
+-- name: leases_of_worker
+-- The active leases of one worker, oldest first.
+select id, seq, task_id, worker_id, context_id, status, started_at, expires_at, ttl_seconds, last_heartbeat
+from bloom.leases
+where worker_id = %(worker_id)s and status = 'active'
+order by seq;
+
+-- name: leases_of_request
+-- What a claim with this request id was answered, in whatever state it is now.
+select id, seq, task_id, worker_id, context_id, status, started_at, expires_at, ttl_seconds, last_heartbeat, request_id
+from bloom.leases
+where (worker_id, request_id) in (
+    select worker_id, request_id from json_to_recordset(%(items)s) as i(worker_id text, request_id text))
+order by seq;
+
+-- name: count_leases
+-- How many leases there are, and how many are active.
+select count(*) as total, count(*) filter (where status = 'active') as active from bloom.leases;

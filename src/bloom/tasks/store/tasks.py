@@ -1,0 +1,99 @@
+"""Creating and reading tasks."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import DictRow
+
+from bloom.base.ids import TaskId
+from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.queries import load_queries
+from bloom.tasks.model import Task, TaskStatus
+
+_SQL = load_queries("bloom.tasks.store", "tasks.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task to insert. `digest` (hex) is of its body, to know a reused idempotency key with another one."""
+
+    id: TaskId
+    fields: Mapping[str, Any]
+    actor: str
+    scope: str
+    idempotency_key: str | None
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsedKey:
+    """What an idempotency key stands for."""
+
+    task_id: TaskId
+    digest: str
+
+
+def task_from_row(row: DictRow) -> Task:
+    """A Task of a row that has its columns."""
+    fields: dict[str, Any] = {**row, "status": TaskStatus(row["status"])}
+    return Task(**fields)
+
+
+async def insert_many(
+    connection: Connection, tasks: Sequence[NewTask], *, now: datetime | None
+) -> dict[TaskId, DictRow]:
+    """Insert `tasks`; returns `{seq, due, created_at}` of each that was. One whose idempotency key is taken is left out; no
+    two of one call may share a key.
+    """
+    items = [
+        {
+            **task.fields,
+            "id": task.id,
+            "actor": task.actor,
+            "scope": task.scope,
+            "idempotency_key": task.idempotency_key,
+            "digest": task.digest,
+        }
+        for task in tasks
+    ]
+    keyed = [item for item in items if item["idempotency_key"] is not None]
+    if keyed:
+        keys = [{"scope": item["scope"], "idempotency_key": item["idempotency_key"]} for item in keyed]
+        await connection.execute(_SQL["purge_expired_keys"], {"items": json.dumps(keys), "now": now})
+    rows = await fetch_all(connection, _SQL["insert_many"], {"items": json.dumps(items), "now": now})
+    return {row.pop("id"): row for row in rows}
+
+
+async def used_keys(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], UsedKey]:
+    """What these (scope, idempotency key) pairs stand for."""
+    items = json.dumps([{"scope": scope, "idempotency_key": key} for scope, key in keys])
+    rows = await fetch_all(connection, _SQL["by_idempotency_keys"], {"items": items})
+    return {(row["scope"], row["key"]): UsedKey(TaskId(row["task_id"]), row["digest"]) for row in rows}
+
+
+async def by_ids(connection: Connection, ids: Sequence[TaskId]) -> dict[TaskId, Task]:
+    """The tasks of `ids` that exist, whole."""
+    rows = await fetch_all(connection, _SQL["by_ids"], {"ids": list(ids)})
+    return {row["id"]: task_from_row(row) for row in rows}
+
+
+async def page(
+    connection: Connection, *, status: TaskStatus | None, before: int | None, limit: int, cut: int
+) -> list[Task]:
+    """Up to `limit` tasks with a `seq` below `before`, newest first, prompts cut to `cut` characters."""
+    params = {"status": status, "before": before, "limit": limit, "cut": cut}
+    rows = await fetch_all(connection, _SQL["page" if status is None else "page_by_status"], params)
+    return [task_from_row(row) for row in rows]
+
+
+async def count_by_status(connection: Connection) -> dict[TaskStatus, int]:
+    """How many tasks there are in each state; states without a task are left out."""
+    return {TaskStatus(row["status"]): row["n"] for row in await fetch_all(connection, _SQL["count_by_status"], {})}
+
+
+async def exists(connection: Connection, task_id: TaskId) -> bool:
+    """Whether there is such a task."""
+    return await fetch_one(connection, _SQL["exists"], {"id": task_id}) is not None

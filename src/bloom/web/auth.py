@@ -1,0 +1,124 @@
+"""Who calls: a key in `X-Runtime-API-Key`, looked up in a key ring.
+
+Identifying and refusing are two steps, with the rate limit between them: a known caller has the budgets of workers, and
+wrong keys use up the budget of the address they come from.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bloom.base.errors import Unauthorized
+from bloom.web.asgi import header, route_path
+from bloom.web.errors import error_response
+
+KEY_HEADER = b"x-runtime-api-key"
+
+_OPEN = frozenset({("GET", "/api/runtime/health"), ("POST", "/api/runtime/test-connection")})
+
+
+class Role(StrEnum):
+    """What a caller may do."""
+
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, by the name that the audit log shows."""
+
+    name: str
+    role: Role
+
+
+ADMIN = Principal("admin", Role.ADMIN)
+LOCAL = Principal("local", Role.ADMIN)
+
+
+class KeyRing(Protocol):
+    """Knows whose key is whose."""
+
+    async def find(self, presented: bytes) -> Principal | None:
+        """Who holds the key `presented`, or None. Takes as long for a key that is almost right as for any other."""
+        ...
+
+
+class AdminKey:
+    """The key ring that holds one key, `RUNTIME_API_KEY`."""
+
+    def __init__(self, key: str) -> None:
+        self._digest = _digest(key.encode())
+
+    async def find(self, presented: bytes) -> Principal | None:
+        """The admin, if `presented` is the key."""
+        return ADMIN if hmac.compare_digest(_digest(presented), self._digest) else None
+
+
+def _digest(key: bytes) -> bytes:
+    # Equal lengths, so that the comparison does not tell the key's length either.
+    return hashlib.sha256(key).digest()
+
+
+def is_guarded(method: str, path: str) -> bool:
+    """Whether a request needs a key: all of `/api`, except the two open paths of the wire contract."""
+    return (path.startswith("/api/") or path == "/api") and (method, path) not in _OPEN
+
+
+class IdentifyMiddleware:
+    """Puts the principal of the presented key into the request's state, if the ring knows it. Refuses nobody."""
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing) -> None:
+        self.app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (presented := header(scope, KEY_HEADER)) is not None:
+            principal = await self._keys.find(presented)
+            if principal is not None:
+                remember_principal(scope, principal)
+        await self.app(scope, receive, send)
+
+
+class RequireKeyMiddleware:
+    """Answers 401 on guarded paths to a caller that was not identified; there are no WebSockets, they are refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if principal_of(scope) is None and is_guarded(scope["method"], route_path(scope)):
+                await error_response(_unauthorized())(scope, receive, send)
+                return
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
+        await self.app(scope, receive, send)
+
+
+def remember_principal(scope: Scope, principal: Principal) -> None:
+    """Let the rest of the request know that `principal` calls."""
+    scope.setdefault("state", {})["principal"] = principal
+
+
+def principal_of(scope: Scope) -> Principal | None:
+    """Who calls, or None for a caller without a key."""
+    found = scope.get("state", {}).get("principal")
+    return found if isinstance(found, Principal) else None
+
+
+def current_principal(request: Request) -> Principal:
+    """Who calls; for routes (`Depends(current_principal)`). Raises Unauthorized for a caller without a key."""
+    principal = principal_of(request.scope)
+    if principal is None:
+        raise _unauthorized()
+    return principal
+
+
+def _unauthorized() -> Unauthorized:
+    return Unauthorized("A valid key is needed in the header X-Runtime-API-Key")

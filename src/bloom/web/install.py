@@ -1,0 +1,59 @@
+"""Puts the middleware around an app, in the one right order."""
+
+from fastapi import FastAPI
+
+from bloom.base.settings import ServerSettings
+from bloom.web.auth import AdminKey, IdentifyMiddleware, KeyRing, RequireKeyMiddleware
+from bloom.web.body_limit import BodyLimitMiddleware, ExemptBody, no_exempt_body
+from bloom.web.development import DevelopmentGuardMiddleware
+from bloom.web.disconnect import Stopping
+from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
+from bloom.web.proxies import ProxyHeadersMiddleware, parse_trusted_proxies
+from bloom.web.rate_limit import RateLimitMiddleware, parse_rate_limit
+from bloom.web.request_context import RequestContextMiddleware
+from bloom.web.security_headers import SecurityHeadersMiddleware
+
+
+def install_web(
+    app: FastAPI,
+    settings: ServerSettings,
+    *,
+    keys: KeyRing | None = None,
+    exempt_body: ExemptBody = no_exempt_body,
+) -> Stopping:
+    """Add error handlers and middleware to `app`, before it serves anything.
+
+    Returns the `Stopping` on which whoever runs the server calls `begin()` when it stops, before it waits for
+    connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone. Raises ConfigurationError that
+    names the variable for a bad `BLOOM_RATE_LIMIT` or `BLOOM_TRUSTED_PROXIES`.
+
+    The order, from the outside, and why:
+    1. request context: an id and a log line for each request, refused ones too;
+    2. security headers: on each answer, whoever wrote it;
+    3. unexpected errors: also those of the middleware below;
+    4. proxies: everything below sees the real client; the redirect to https comes before any key is looked at;
+    5. identify, or in development mode the guard: the limit must know who is known;
+    6. rate limit: before the refusal of wrong keys, so that guessing is counted;
+    7. require key; 8. body limit: the body of a refused request is never read.
+    """
+    stopping = Stopping()
+    limit = parse_rate_limit(settings.rate_limit)
+    trusted = parse_trusted_proxies(settings.trusted_proxies)
+    if keys is None and settings.api_key is not None:
+        keys = AdminKey(settings.api_key.get_secret_value())
+
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, exempt=exempt_body)
+    app.add_middleware(RequireKeyMiddleware)
+    if limit is not None:
+        app.add_middleware(RateLimitMiddleware, limit=limit)
+    if keys is None:
+        app.add_middleware(DevelopmentGuardMiddleware)
+    else:
+        app.add_middleware(IdentifyMiddleware, keys=keys)
+    app.add_middleware(ProxyHeadersMiddleware, trusted=trusted, redirect_to_https=settings.production)
+    app.add_middleware(UnexpectedErrorsMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestContextMiddleware, stopping=stopping)
+    return stopping

@@ -1,0 +1,56 @@
+"""The worker daemon as a process: its directory, its executor, its signals. What it does is in `bloom.worker.work`."""
+
+import asyncio
+import logging
+import os
+
+from bloom.base.errors import ConfigurationError
+from bloom.base.logging import configure_logging
+from bloom.worker.config import CONFIG_FILE, load_worker_config
+from bloom.worker.executors.choice import ExecutorChoice, build_executor, choose_executor
+from bloom.worker.executors.interface import Executor
+from bloom.worker.options import WorkerOptions, worker_dir
+from bloom.worker.sole import sole_daemon
+from bloom.worker.stopping import stop_with_parent, stopping_on_signals
+from bloom.worker.work import serve
+
+MAX_SLOTS = 32
+
+
+def run_worker(options: WorkerOptions) -> int:
+    """Run the daemon until it is told to stop; returns the exit code of the process.
+
+    Raises ConfigurationError when the options cannot work or another daemon uses this worker directory, and
+    RuntimeRefused when the runtime does not want a worker like this.
+    """
+    if not logging.getLogger().handlers:
+        configure_logging(os.environ.get("BLOOM_LOG_LEVEL") or "info", os.environ.get("BLOOM_LOG_FORMAT") or "human")
+    if not 1 <= options.slots <= MAX_SLOTS:
+        raise ConfigurationError(f"a worker has 1 to {MAX_SLOTS} slots")
+    directory = worker_dir()
+    with sole_daemon(directory):
+        if options.config is not None and not options.config.is_file():
+            raise ConfigurationError(f"there is no config file {options.config.name}")
+        config = load_worker_config(options.config or directory / CONFIG_FILE)
+        if options.executor != "auto":
+            choice = ExecutorChoice(options.executor, "asked for")
+        elif config.executor is not None:
+            choice = ExecutorChoice(config.executor, "as the config file says")
+        else:
+            choice = choose_executor()
+        executor = build_executor(config, directory / "workspaces", choice.name)
+        return asyncio.run(_serve(options, executor, choice.reason))
+
+
+async def _serve(options: WorkerOptions, executor: Executor, why: str) -> int:
+    with stopping_on_signals() as stopping:
+        watching = None
+        if options.lifeline_fd is not None:
+            watching = asyncio.create_task(stop_with_parent(options.lifeline_fd, stopping))
+        try:
+            await serve(options, executor, why, stopping)
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait({watching})
+    return 0

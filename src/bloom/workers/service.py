@@ -1,0 +1,52 @@
+"""Use cases of workers that touch no task."""
+
+from bloom.audit.model import AuditAction
+from bloom.base.errors import NotFound
+from bloom.base.ids import WorkerId
+from bloom.db.hub import QUEUE, notify
+from bloom.db.pool import Database
+from bloom.workers import store
+from bloom.workers.model import Worker
+from bloom.workers.schemas import RegisterWorker
+
+
+def worker_not_found(worker_id: str) -> NotFound:
+    """The error for a worker that is not registered."""
+    return NotFound(f"There is no worker named {worker_id!r}.", code="worker_not_found")
+
+
+class WorkerService:
+    """Registering, listing, draining."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Worker]:
+        """Every worker, by name."""
+        async with self._database.transaction() as connection:
+            return await store.all_workers(connection)
+
+    async def register(self, request: RegisterWorker, *, actor: str) -> tuple[Worker, bool]:
+        """Insert or update a worker by its name. Returns it, and whether it is new."""
+        worker_id = WorkerId(request.name)
+        async with self._database.transaction() as connection:
+            inserted = await store.upsert(connection, request, actor=actor, now=None)
+            await notify(connection, [QUEUE])
+            return (await store.by_ids(connection, [worker_id]))[worker_id], inserted
+
+    async def drain(self, worker_id: WorkerId, *, actor: str) -> Worker:
+        """Give the worker nothing new; what runs there runs on. Raises NotFound."""
+        return await self._set_draining(worker_id, True, AuditAction.WORKER_DRAINED, actor)
+
+    async def resume(self, worker_id: WorkerId, *, actor: str) -> Worker:
+        """End a drain. Raises NotFound."""
+        return await self._set_draining(worker_id, False, AuditAction.WORKER_RESUMED, actor)
+
+    async def _set_draining(self, worker_id: WorkerId, draining: bool, action: AuditAction, actor: str) -> Worker:
+        async with self._database.transaction() as connection:
+            if not await store.set_draining(
+                connection, worker_id, draining=draining, action=action, actor=actor, now=None
+            ):
+                raise worker_not_found(worker_id)
+            await notify(connection, [QUEUE])
+            return (await store.by_ids(connection, [worker_id]))[worker_id]

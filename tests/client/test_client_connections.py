@@ -126,6 +126,19 @@ def test_a_download_comes_in_pieces_and_a_short_one_is_an_error() -> None:
     assert with_server(lambda: RawServer([head, b"abc", b"def"], [head, b"abc"]), use) == b"abcdef"
 
 
+def test_a_get_is_sent_again_when_a_kept_connection_ends_as_it_is_used() -> None:
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]"
+
+    async def use(server: RawServer, client: RuntimeClient) -> int:
+        assert await client.request("GET", "/workers") == []
+        with pytest.raises(RuntimeUnreachable) as caught:
+            await client.request("POST", "/llm-tasks", json={})
+        assert caught.value.maybe_received
+        return len(server.requests)
+
+    assert with_server(lambda: RawServer([], [body], []), use) == 3
+
+
 def test_nothing_listening_is_said_plainly() -> None:
     async def run() -> None:
         listener = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)

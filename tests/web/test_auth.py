@@ -169,3 +169,16 @@ async def test_every_answer_carries_the_security_headers() -> None:
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["content-security-policy"].startswith("default-src 'self';")
         assert answer.headers.get("cache-control") == ("no-store" if "/api/" in str(answer.url) else None)
+
+
+async def test_there_are_no_websockets() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await Serving().app({"type": "websocket", "path": "/api/runtime/things", "headers": [], "state": {}}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]

@@ -25,7 +25,7 @@ class Progress:
     def __init__(self, why_waiting: WhyWaiting, *, quiet: bool, out: TextIO, err: TextIO) -> None:
         self._why_waiting = why_waiting
         self._quiet = quiet
-        self._out = out
+        self.out = out
         self._err = err
         self._streams = is_terminal(out) and not quiet
         self._shown: tuple[object, ...] = ()
@@ -83,7 +83,7 @@ class Progress:
     def end_line(self) -> None:
         """End the line of streamed text, if one is open."""
         if self._line_open:
-            print(file=self._out, flush=True)
+            print(file=self.out, flush=True)
             self._line_open = False
 
     def streamed(self, output: str) -> bool:
@@ -96,8 +96,8 @@ class Progress:
         if not self._streams or not shown:
             return
         self._text.append(shown)
-        self._out.write(shown)
-        self._out.flush()
+        self.out.write(shown)
+        self.out.flush()
         self._line_open = not shown.endswith("\n")
 
 

@@ -2,7 +2,7 @@
 
 import codecs
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from bloom.cli.exits import ExitCode
 from bloom.cli.follow import Ending
@@ -32,7 +32,7 @@ async def conclude(
             progress.end_line()
         else:
             progress.end_line()
-            await write_output(client, result)
+            await write_output(client, result, progress.out)
     progress.line(summary(task, result), "green" if code is ExitCode.DONE else "red")
     if quiet and code is not ExitCode.DONE:
         why = failure(task, result)
@@ -40,26 +40,26 @@ async def conclude(
     return code
 
 
-async def write_output(client: RuntimeClient, result: LLMResult) -> None:
-    """Write the whole output of `result` to stdout, with a newline at its end; cleaned when stdout is a terminal.
+async def write_output(client: RuntimeClient, result: LLMResult, out: TextIO) -> None:
+    """Write the whole output of `result` to `out`, with a newline at its end; cleaned when `out` is a terminal.
 
     An output that the runtime cut, or keeps in its object store, is read from the artifact.
     """
-    raw = not is_terminal(sys.stdout)
+    raw = not is_terminal(out)
     end = "\n"
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     if result.artifact_id is not None and _is_elsewhere(result):
         async for chunk in client.download(f"/artifacts/{path_segment(result.artifact_id)}/content"):
             text = decoder.decode(chunk)
             end = text[-1:] or end
-            _write(text, raw=raw)
+            _write(out, text, raw=raw)
     else:
         text = result.output or ""
         end = text[-1:]
-        _write(text, raw=raw)
+        _write(out, text, raw=raw)
     if end != "\n":
-        _write("\n", raw=raw)
-    sys.stdout.flush()
+        _write(out, "\n", raw=raw)
+    out.flush()
 
 
 async def with_whole_output(
@@ -78,9 +78,9 @@ def _is_elsewhere(result: LLMResult) -> bool:
     return bool(result.truncated) or result.output is None
 
 
-def _write(text: str, *, raw: bool) -> None:
+def _write(out: TextIO, text: str, *, raw: bool) -> None:
     if raw:  # a pipe gets UTF-8, whatever the locale
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode(errors="replace"))
+        out.flush()
+        out.buffer.write(text.encode(errors="replace"))
     else:
-        sys.stdout.write(clean(text))
+        out.write(clean(text))

@@ -1,5 +1,6 @@
 """`bloom task show`: everything that is known of one task."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -45,7 +46,7 @@ def show(runtime: str | None, task_id: str, *, as_json: bool) -> None:
         await _print_events(client, path)
         if task.status is TaskStatus.COMPLETED and results:
             _print_heading("Output")
-            await write_output(client, results[-1])
+            await write_output(client, results[-1], sys.stdout)
         elif task.status not in FINAL:
             print(f"\nfollow it: bloom task show {task.id} --follow")
         return ExitCode.DONE

@@ -166,13 +166,23 @@ class RuntimeClient:
         timeout = httpx.Timeout(wait_sec, connect=min(wait_sec, CONNECT_TIMEOUT_SEC))
         try:
             url = self._base.copy_with(raw_path=self._base.raw_path.rstrip(b"/") + path.encode("ascii"))
-            async with self._http.stream(
+            request = self._http.build_request(
                 method, url, content=content, params=params, headers=headers, timeout=timeout
-            ) as response:
+            )
+            try:
+                response = await self._http.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A kept connection may be closed just as it is used again (RFC 9112, section 9.3.1): a GET may try anew.
+                if method != "GET":
+                    raise
+                response = await self._http.send(request, stream=True)
+            try:
                 if not response.is_success:
                     body = await _read_some(response)
                     raise read_refusal(self.url, response.status_code, response.headers, body)
                 yield response
+            finally:
+                await response.aclose()
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise RuntimeUnreachable(
                 explain_failure(self.url, error, wait_sec),

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,8 @@ LOG_LIMIT_BYTES = 8 * 1024 * 1024
 """A log above this size is set aside (`.1`, the one before it is dropped) when it is opened."""
 
 _LOCK_NAME = "lock"
+_DYING_HOLDER_SEC = 1.5
+"""How long the lock of a process that is being killed, or is just stopping, is waited for."""
 
 
 class DataDirLock:
@@ -37,16 +40,7 @@ class DataDirLock:
         _make_private(self._data_dir)
         descriptor = os.open(self._data_dir / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise ConfigurationError(
-                "another BLOOM uses this data directory: stop that one, or set BLOOM_DATA_DIR to another directory",
-                code="data_dir_in_use",
-                data_dir=str(self._data_dir),
-                held_by_pid=holder or "unknown",
-            ) from None
+            _lock(descriptor, self._data_dir)
         except BaseException:
             os.close(descriptor)
             raise
@@ -61,6 +55,23 @@ class DataDirLock:
             self._descriptor = None
 
 
+def _lock(descriptor: int, data_dir: Path) -> None:
+    deadline = time.monotonic() + _DYING_HOLDER_SEC
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            raise ConfigurationError(
+                "another BLOOM uses this data directory: stop that one, or set BLOOM_DATA_DIR to another directory",
+                code="data_dir_in_use",
+                data_dir=str(data_dir),
+                held_by_pid=os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown",
+            ) from None
+
+
 def _make_private(data_dir: Path) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,9 +84,10 @@ def _make_private(data_dir: Path) -> None:
         if os.geteuid() != 0 or any(data_dir.iterdir()):
             raise _unusable("the data directory belongs to another user: run as that one", data_dir, uid=found.st_uid)
         os.chown(data_dir, 0, 0)
-    if ours:
+    mode = stat.S_IMODE(data_dir.stat().st_mode)
+    if ours and mode & 0o067:  # 710 is the work of bloom.db.postgres_account
         data_dir.chmod(0o700)
-    elif stat.S_IMODE(found.st_mode) & 0o022:
+    elif mode & 0o022:
         raise _unusable("others may write in the data directory, and it holds things that are not BLOOM's", data_dir)
 
 

@@ -309,7 +309,7 @@ def task_fields(task: Task) -> dict[str, Any]:
         "agent_slug": task.agent_slug,
         "prompt": task.prompt,
         "context_hints": list(task.context_hints),
-        "policy": {"timeout_sec": task.timeout_sec, "budget": int(task.budget) if task.budget.is_integer() else task.budget},
+        "policy": {"timeout_sec": task.timeout_sec, "budget": int(task.budget) if task.budget % 1 == 0 else task.budget},
         "desired_format": task.desired_format,
         "status": task.status,
         "created_at": to_ms(task.created_at),

@@ -63,7 +63,7 @@ class Keeping:
             shortest_sec = min(run.ttl_sec for run in held.values())
             sent_at = self._now()
             try:
-                answer = await self._extend(list(held), min(_MAX_REQUEST_SEC, max(0.5, shortest_sec / 4)))
+                answer = await self._extend(list(held), min(_MAX_REQUEST_SEC, shortest_sec / 4))
             except (RuntimeUnreachable, RuntimeRefused) as error:
                 # However long the runtime asks to wait, a lease is worth another try before it ends.
                 await asyncio.sleep(min(backoff.pause_sec(error), self._interval_sec(held.values())))

@@ -27,8 +27,13 @@ class Workspace:
         self.root = root
         self.sessions = root / "sessions"
 
-    def context_directory(self, context_id: str) -> Path:
-        """The working directory of a context, made when missing, for this user only. Raises OSError."""
+    def working_directory(self, context_id: str, configured: str | None = None) -> Path:
+        """Where tasks of a context run: the directory that the agent's settings name, which must be there, else the
+        context's own, made when missing, for this user only. Raises OSError.
+        """
+        if configured is not None:
+            os.scandir(configured).close()  # raises where it is missing, no directory, or closed to us
+            return Path(configured)
         directory = self.root / "contexts" / safe_name(context_id)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return directory

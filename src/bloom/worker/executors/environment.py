@@ -22,6 +22,8 @@ CLAUDE = (
 
 _NEVER = ("BLOOM_API_KEY", "RUNTIME_API_KEY", "DATABASE_URL", "BLOOM_LISTEN_URL", "MINIO_*", "MEMBRIDGE_*")
 
+_SECRET_NAMES = ("*KEY", "*TOKEN", "*SECRET", "*PASSWORD", "*CREDENTIALS", "*CUSTOM_HEADERS")
+
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     for pattern in patterns:
@@ -46,3 +48,8 @@ def child_environment(
     wanted = (*_BASIC, *pass_env)
     chosen = {name: value for name, value in source.items() if _matches(name, wanted)}
     return {name: value for name, value in (chosen | dict(extra or {})).items() if not is_withheld(name)}
+
+
+def secrets_in(environment: Mapping[str, str]) -> list[str]:
+    """The values of variables whose name says that they are secret: to be masked in what a child says."""
+    return [value for name, value in environment.items() if _matches(name.upper(), _SECRET_NAMES)]

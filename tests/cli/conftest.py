@@ -1,0 +1,35 @@
+"""A scripted runtime and a way to run `bloom` against it in this process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_runtime import Bloom, FakeRuntime
+from typer.testing import CliRunner, Result
+
+from bloom.cli.main import app
+
+
+@pytest.fixture
+def runtime() -> Iterator[FakeRuntime]:
+    """A runtime whose answers the test scripts."""
+    fake = FakeRuntime()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def bloom(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bloom:
+    """Runs `bloom ARGS` against `runtime`, with an environment and a working directory of its own, and no pauses."""
+    for name in ("PORT", "BLOOM_DATA_DIR", "BLOOM_API_KEY", "DATABASE_URL", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BLOOM_URL", runtime.url)
+    monkeypatch.setenv("RUNTIME_API_KEY", "the-key")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bloom.cli.follow.FIRST_PAUSE_SEC", 0)
+    runner = CliRunner()
+
+    def run(*args: str, stdin: str | bytes | None = None) -> Result:
+        return runner.invoke(app, args, input=stdin, catch_exceptions=False, prog_name="bloom")
+
+    return run

@@ -8,7 +8,7 @@ from bloom.base.errors import ConfigurationError
 from bloom.base.settings import ServerSettings, load
 from bloom.blobs.endpoint import endpoint_url
 from bloom.blobs.local import DirectoryBlobs
-from bloom.blobs.opening import open_blob_store
+from bloom.blobs.open import open_blob_store
 from bloom.blobs.s3 import S3Blobs
 
 KEYS = {"MINIO_ACCESS_KEY": "ak", "MINIO_SECRET_KEY": "the-secret-key"}

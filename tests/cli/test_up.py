@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import stamina
 
 READY = "Ctrl-C stops; data is kept."
 START_SEC = 60.0
@@ -159,9 +160,11 @@ def create_task(url: str) -> str:
     return str(answer.json()["id"])
 
 
+@stamina.retry(on=httpx.HTTPStatusError, attempts=None, timeout=WAIT_SEC, wait_max=1)
 def task_of(url: str, task_id: str) -> Any:
+    """The task, asked for again while the runtime says that its database is away (503), as a client does."""
     answer = httpx.get(f"{url}/api/runtime/llm-tasks/{task_id}", timeout=WAIT_SEC, trust_env=False)
-    assert answer.status_code == 200, answer.text
+    answer.raise_for_status()
     return answer.json()
 
 
@@ -174,6 +177,7 @@ def test_it_prints_one_url_where_the_runtime_answers_and_how_to_go_on(up: Starte
     assert healthy(one.url)
     assert (data_dir_of(tmp_path) / "endpoint").read_text() == f"{one.url}\n"
     assert re.search(r"PostgreSQL \d+ started \(\d", one.printed)
+    assert re.search(r"Worker \S+ online \(1 slot\)", one.printed)
     assert re.search(r"Executor +(claude|command): \S.*", one.printed)
     bloom = Path(sys.executable).with_name("bloom")
     assert f'{bloom} task run "Say hello"' in one.printed
@@ -232,7 +236,8 @@ def test_kill_9_of_up_alone_ends_its_children_and_the_next_start_replaces_the_da
 def test_a_runtime_that_dies_is_started_again_at_the_same_address(up: Starter) -> None:
     one = up()
     one.child("serve").kill()
-    one.wait_for("Runtime stopped (signal 9", WAIT_SEC)
+    one.wait_for("Runtime runs again", WAIT_SEC)
+    assert "Runtime stopped (signal 9" in one.printed
     assert healthy(one.url)
 
 
@@ -240,10 +245,7 @@ def test_a_worker_that_dies_is_started_again(up: Starter) -> None:
     one = up(BLOOM_UP_SLOTS="1")
     died = one.child("worker")
     died.kill()
-    one.wait_for("Worker stopped (signal 9", WAIT_SEC)
-    one.child("serve").kill()
-    one.wait_for("Runtime stopped", WAIT_SEC)
-    assert healthy(one.url)
+    one.wait_for("Worker runs again", WAIT_SEC)
     assert one.child("worker").pid != died.pid
 
 

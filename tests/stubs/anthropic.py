@@ -26,10 +26,10 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
@@ -91,21 +91,29 @@ class _Answer:
 
 def _answer(mode: str, body: Mapping[str, Any], count: int) -> _Answer:
     name, _, rest = mode.partition("-")
-    last: Any = (body.get("messages") or [{}])[-1].get("content", "")
-    blocks: list[dict[str, Any]] = last if isinstance(last, list) else []
-    answered = any(block.get("type") == "tool_result" for block in blocks)
+    messages: list[dict[str, Any]] = body.get("messages", [])
+    last: Any = messages[-1]["content"] if messages else ""
+    blocks = cast(list[dict[str, Any]], last) if isinstance(last, list) else []
+    answered = any(block["type"] == "tool_result" for block in blocks)
     if name in ("bash", "loop") and body.get("tools") and not (answered and name == "bash"):
         return _Answer(tool=("Bash", {"command": rest or "echo loop", "description": "stub"}))
-    if name in ("drop", "end", "sse"):
-        return _Answer(texts=("part1 ", "part2 "), broken=mode)
-    return {
-        "say": _Answer(texts=(rest,)),
-        "echo": _Answer(texts=(json.dumps(last),)),
-        "long": _Answer(texts=["x" * 1000] * (int(rest or 0) // 1000)),
-        "held": _Answer(held=True),
-        "maxtok": _Answer(stop_reason="max_tokens") if count <= int(rest or count) else _Answer(),
-        "refusal": _Answer(stop_reason="refusal"),
-    }.get(name, _Answer())
+    match name:
+        case "drop" | "end" | "sse":
+            return _Answer(texts=("part1 ", "part2 "), broken=mode)
+        case "say":
+            return _Answer(texts=(rest,))
+        case "echo":
+            return _Answer(texts=(json.dumps(last),))
+        case "long":
+            return _Answer(texts=["x" * 1000] * (int(rest) // 1000))
+        case "held":
+            return _Answer(held=True)
+        case "refusal":
+            return _Answer(stop_reason="refusal")
+        case "maxtok" if not rest or count <= int(rest):
+            return _Answer(stop_reason="max_tokens")
+        case _:
+            return _Answer()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -192,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.send_header("request-id", f"req_{uuid4().hex[:20]}")
         self.end_headers()
-        start = {"id": answer.id, "type": "message", "role": "assistant", "model": model, "content": []}
+        start: dict[str, Any] = {"id": answer.id, "type": "message", "role": "assistant", "model": model, "content": []}
         start |= {"stop_reason": None, "stop_sequence": None, "usage": USAGE}
         self._event("message_start", message=start)
         self._event("content_block_start", index=0, content_block={"type": "text", "text": ""})
@@ -211,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         self._event("content_block_stop", index=0)
         if answer.tool:
-            block = {"type": "tool_use", "id": answer.tool_id, "name": answer.tool[0], "input": {}}
+            block: dict[str, Any] = {"type": "tool_use", "id": answer.tool_id, "name": answer.tool[0], "input": {}}
             delta = {"type": "input_json_delta", "partial_json": json.dumps(answer.tool[1])}
             self._event("content_block_start", index=1, content_block=block)
             self._event("content_block_delta", index=1, delta=delta)
@@ -230,8 +238,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
+    failures: list[BaseException]
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no news."""
+        """A client that was killed is no news; anything else is a fault of the stub."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            self.failures.append(error)
 
 
 class AnthropicStub:
@@ -244,6 +257,7 @@ class AnthropicStub:
         self._released = False
         handler = type("_BoundHandler", (_Handler,), {"stub": self})
         self._server = _Server(("127.0.0.1", port), handler)
+        self._server.failures = []
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -277,17 +291,19 @@ class AnthropicStub:
             self._news.notify_all()
 
     def close(self) -> None:
-        """Stop serving; answers that hang or are held end."""
+        """Stop serving; answers that hang or are held end. Raises the first fault of the stub itself."""
         self.closing.set()
         with self._news:
             self._news.notify_all()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)
+        if self._server.failures:
+            raise self._server.failures[0]
 
 
 @contextlib.contextmanager
-def running_stub(port: int = 0) -> Iterator[AnthropicStub]:
+def running_stub(port: int = 0) -> Generator[AnthropicStub]:
     """A stub on `port` of loopback (0: any free one), closed at the end."""
     stub = AnthropicStub(port)
     try:

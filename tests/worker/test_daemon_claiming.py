@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.stubs.runtime import LOSE_ANSWER, LOSE_REQUEST, Fault, fake_runtime
 from worker_daemon import (
     ScriptedExecutor,
     daemon,
@@ -16,7 +17,6 @@ from worker_daemon import (
 )
 
 from bloom.worker.executors.interface import Emit, Report, RunTask, StopSignal
-from tests.stubs.runtime import LOSE_ANSWER, LOSE_REQUEST, Fault, fake_runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -116,7 +116,9 @@ async def test_a_full_queue_is_waited_out_as_long_as_the_runtime_asks(worker_dir
     async with fake_runtime() as runtime:
         task = await runtime.add_task()
         runtime.script("register", Fault(status=503, retry_after=0))
-        runtime.script("claim", Fault(status=429, code="rate_limited", retry_after=0), Fault(status=401, code="unauthorized"))
+        runtime.script(
+            "claim", Fault(status=429, code="rate_limited", retry_after=0), Fault(status=401, code="unauthorized")
+        )
         async with daemon(options_for(runtime), executor):
             await runtime.until(lambda: task.status == "completed")
     assert len(runtime.bodies("register")) == 3  # refused, accepted, and offline at the end

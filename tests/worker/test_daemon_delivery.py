@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.stubs.runtime import LOSE_ANSWER, LOSE_REQUEST, Fault, fake_runtime
 from worker_daemon import (
     ScriptedExecutor,
     daemon,
@@ -19,7 +20,6 @@ from worker_daemon import (
 
 from bloom.worker import completion as completions
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopReason, StopSignal
-from tests.stubs.runtime import LOSE_ANSWER, LOSE_REQUEST, Fault, fake_runtime
 
 pytestmark = pytest.mark.anyio
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.stubs.leaping import LeapingLoop
 
 from bloom.client import RuntimeRefused, RuntimeUnreachable
 from bloom.tasks.schemas import ExtendAnswer, ExtendOutcome
@@ -14,7 +15,6 @@ from bloom.worker.keeping import Keeping, margin_sec
 from bloom.worker.options import Pace
 from bloom.worker.runs import Run, Runs
 from bloom.worker.spool import RunEntry, Spool
-from tests.stubs.leaping import LeapingLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,9 @@ class Extends:
                 outcome = await self._behave(len(self.asked_at))
         except TimeoutError:
             raise RuntimeUnreachable("no answer") from None
-        answers = [ExtendOutcome.model_validate({"lease_id": i, "outcome": outcome, "expires_at": 0}) for i in lease_ids]
+        answers = [
+            ExtendOutcome.model_validate({"lease_id": i, "outcome": outcome, "expires_at": 0}) for i in lease_ids
+        ]
         return ExtendAnswer(leases=answers)
 
 
@@ -73,7 +75,9 @@ class Kept:
 
     def grant(self, lease_id: str = "lease", *, sent_at: float | None = None, ttl_sec: int = TTL_SEC) -> Run:
         """A lease that was granted to a claim sent at `sent_at`, by default now."""
-        run = Run(self._spool.open_run(RunEntry("task", lease_id, "w1")), RunTask("t", lease_id, "c", "a", "p"), ttl_sec)
+        run = Run(
+            self._spool.open_run(RunEntry("task", lease_id, "w1")), RunTask("t", lease_id, "c", "a", "p"), ttl_sec
+        )
         self.runs.add(run)
         self.keeping.granted(run, now() if sent_at is None else sent_at)
         return run

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.stubs.runtime import fake_runtime
 from worker_daemon import (
     ScriptedExecutor,
     daemon,
@@ -26,7 +27,6 @@ from bloom.worker.executors.interface import Emit, Report, RunTask, StopReason, 
 from bloom.worker.sole import sole_daemon
 from bloom.worker.spool import RunEntry, Spool
 from bloom.worker.stopping import stop_with_parent, stopping_on_signals
-from tests.stubs.runtime import fake_runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -70,22 +70,31 @@ async def test_a_run_may_end_within_the_grace(worker_directory: Path) -> None:
     assert task.status == "completed"
 
 
-async def test_a_second_signal_hands_back_what_runs(worker_directory: Path) -> None:
+async def test_asked_twice_it_hands_back_what_runs(worker_directory: Path) -> None:
     executor = ScriptedExecutor(run_until_stopped)
     async with fake_runtime() as runtime:
         task = await runtime.add_task()
-        async with daemon(options_for(runtime, grace_sec=3600), executor):
+        async with daemon(options_for(runtime, slots=2, grace_sec=3600), executor) as under_test:
             await executor.until(lambda: executor.running)
-            with stopping_on_signals() as told:
-                os.kill(os.getpid(), signal.SIGTERM)
-                await told.asked.wait()
-                assert not told.at_once.is_set()
-                os.kill(os.getpid(), signal.SIGINT)
-                await told.at_once.wait()
+            under_test.stopping.ask()
+            await runtime.until(lambda: runtime.bodies("claim")[-1]["wait_sec"] == 0)
+            assert executor.running
+            under_test.stopping.ask()
+            await under_test.ended()
     assert executor.stops[0].reason is StopReason.SHUTDOWN
     assert (task.status, task.attempts) == ("queued", 0)
     assert task.completion is not None
     assert (task.completion["code"], task.completion["hand_back"]) == ("interrupted", True)
+
+
+@pytest.mark.parametrize("first, second", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)])
+async def test_one_signal_asks_to_stop_and_two_to_stop_at_once(first: int, second: int) -> None:
+    with stopping_on_signals() as told:
+        os.kill(os.getpid(), first)
+        await told.asked.wait()
+        assert not told.at_once.is_set()
+        os.kill(os.getpid(), second)
+        await told.at_once.wait()
 
 
 async def test_a_run_that_outlives_the_grace_is_handed_back(worker_directory: Path) -> None:
@@ -130,13 +139,13 @@ async def test_what_a_killed_daemon_left_without_a_report_is_handed_back_and_its
         left.close()
         (worker_directory / "spool" / "torn").mkdir()
         (worker_directory / "spool" / "torn" / "task.json").write_text('{"task_id": "')
-        with subprocess.Popen(
-            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"BLOOM_LEASE_ID": "left"}
-        ) as stray:
-            executor = ScriptedExecutor(echo)
-            async with daemon(options_for(runtime), executor):
-                await runtime.until(lambda: task.status == "completed")
-            assert stray.wait(timeout=10) == -signal.SIGKILL
+        stray = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "input()", stdin=subprocess.PIPE, env={"BLOOM_LEASE_ID": "left"}
+        )
+        executor = ScriptedExecutor(echo)
+        async with daemon(options_for(runtime), executor):
+            await runtime.until(lambda: task.status == "completed")
+        assert await stray.wait() == -signal.SIGKILL
     first = runtime.bodies("complete")[0]["completions"][0]
     assert (first["lease_id"], first["code"], first["hand_back"]) == ("left", "interrupted", True)
     assert runtime.seqs(task, 0) == [1]
@@ -145,8 +154,7 @@ async def test_what_a_killed_daemon_left_without_a_report_is_handed_back_and_its
 
 
 async def test_a_second_daemon_of_a_worker_directory_is_refused(tmp_path: Path) -> None:
-    with sole_daemon(tmp_path):
-        with pytest.raises(ConfigurationError, match=str(os.getpid())), sole_daemon(tmp_path):
-            pass
+    with sole_daemon(tmp_path), pytest.raises(ConfigurationError, match=str(os.getpid())), sole_daemon(tmp_path):
+        pass
     with sole_daemon(tmp_path), (tmp_path / "daemon.lock").open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_events_are_numbered_from_one_and_read_until_they_are_acknowledged(spool
 
 def test_a_batch_is_bounded_by_bytes_but_never_empty(spool: Spool) -> None:
     run = spool.open_run(ENTRY)
-    say(run, "x" * 500, "y" * 500, "z")
+    say(run, "x" * 500, "y" * 500, "z" * 500)
     assert [seq for seq, _ in texts(run.read_batch(10, 100))] == [1]
     assert [seq for seq, _ in texts(run.read_batch(10, 1200))] == [1, 2]
     run.close()
@@ -173,7 +174,8 @@ def test_rejected_reports_are_few_and_those_without_an_output_are_not_kept(tmp_p
     rejected.keep("none", {"output": None}, "lease_lost")
     for number in range(MAX_FILES + 5):
         rejected.keep(f"lease-{number}", {"output": "text"}, "lease_lost")
-        os.utime(tmp_path / "rejected" / f"lease-{number}.json", (2e9 + number, 2e9 + number))
+        written = time.time() - 1000 + number
+        os.utime(tmp_path / "rejected" / f"lease-{number}.json", (written, written))
     kept = {path.name for path in (tmp_path / "rejected").iterdir()}
     assert len(kept) == MAX_FILES
     assert f"lease-{MAX_FILES + 4}.json" in kept

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.stubs.runtime import PATIENCE_SEC, FakeRuntime
 
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopSignal
 from bloom.worker.options import Pace, WorkerOptions
 from bloom.worker.stopping import Stopping
 from bloom.worker.work import serve
-from tests.stubs.runtime import PATIENCE_SEC, FakeRuntime
 
 PACE = Pace(retry_first_sec=0.01, retry_max_sec=0.05, extend_sec=0.05, refused_sec=0.05, request_sec=5, farewell_sec=5)
 

@@ -1,5 +1,6 @@
 """Where outputs go and how they are read back."""
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -9,6 +10,7 @@ from bloom.artifacts import store
 from bloom.artifacts.model import CHUNK_BYTES, INLINE_MAX_BYTES, Artifact, Place, Placement
 from bloom.base.errors import BloomError, Conflict, NotFound
 from bloom.base.ids import ArtifactId, TaskId
+from bloom.blobs.errors import BlobError
 from bloom.blobs.interface import BlobStore
 from bloom.db.pool import Database
 
@@ -16,6 +18,11 @@ CUT_CHARS = 64 * 1024
 """Longer contents are cut in lists (wire contract, "Artifacts")."""
 
 PRESIGNED_SEC = 3600
+
+PUT_TIMEOUT_SEC = 10.0
+STORE_REST_SEC = 15.0
+"""After a failure the store is not asked again for so long, so that a hanging one does not hold up every completion."""
+
 MOVE_BATCH = 20
 
 _log = logging.getLogger(__name__)
@@ -26,12 +33,20 @@ def artifact_not_found(artifact_id: str) -> NotFound:
     return NotFound(f"There is no artifact {artifact_id!r}.", code="artifact_not_found")
 
 
+def _not_signable() -> Conflict:
+    return Conflict(
+        "This artifact is not in an object store that can sign links; read it from its content route.",
+        code="not_in_object_store",
+    )
+
+
 class ArtifactService:
     """Artifacts in PostgreSQL, and in an object store where one is set."""
 
     def __init__(self, database: Database, blobs: BlobStore | None) -> None:
         self._database = database
         self._blobs = blobs
+        self._store_rests_until = 0.0
 
     async def place(self, task_id: TaskId, artifact_id: ArtifactId, text: str) -> Placement:
         """Put `text` where it will stay, before the transaction that makes the artifact: the object store, else (not set, or
@@ -46,12 +61,16 @@ class ArtifactService:
             "url": None,
             "moves_to_store": self._blobs is not None,
         }
-        if self._blobs is not None:
+        if self._blobs is not None and time.monotonic() >= self._store_rests_until:
             key = object_key(task_id, artifact_id)
             try:
-                await self._blobs.put(key, data, content_type="text/plain; charset=utf-8")
-            except BloomError as error:
-                _log.warning("object store failed, output stays in the database", extra={"code": error.code})
+                async with asyncio.timeout(PUT_TIMEOUT_SEC):
+                    await self._blobs.put(key, data, content_type="text/plain; charset=utf-8")
+            except (BloomError, TimeoutError) as error:
+                self._store_rests_until = time.monotonic() + STORE_REST_SEC
+                _log.warning(
+                    "object store failed, outputs stay in the database", extra={"reason": type(error).__name__}
+                )
             else:
                 columns |= {
                     "place": Place.STORE,
@@ -106,12 +125,14 @@ class ArtifactService:
         """
         artifact = await self.get(artifact_id)
         if artifact.place is not Place.STORE or artifact.object_key is None:
-            raise Conflict(
-                "This artifact is not in an object store that can sign links; read it from its content route.",
-                code="not_in_object_store",
-            )
+            raise _not_signable()
         expires_at = int((time.time() + PRESIGNED_SEC) * 1000)
-        return await self._store().presign_get(artifact.object_key, expires_sec=PRESIGNED_SEC), expires_at
+        try:
+            return await self._store().presign_get(artifact.object_key, expires_sec=PRESIGNED_SEC), expires_at
+        except BlobError as error:
+            if error.code == "presign_unsupported":
+                raise _not_signable() from None
+            raise
 
     async def move_to_store(self) -> int:
         """Move what was made while the object store was down; returns how many were moved. Stops quietly while it is down."""

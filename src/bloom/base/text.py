@@ -8,7 +8,13 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def is_storable(text: str) -> bool:
     """Whether `text` can be stored and sent as it is."""
-    return _UNSTORABLE.search(text) is None
+    if "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def make_storable(text: str) -> tuple[str, int]:

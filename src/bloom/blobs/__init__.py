@@ -1,5 +1,5 @@
 """Object stores behind one small interface: any S3, a directory of this host, or memory.
 
-`interface` says what a store does, `opening` makes one from the settings; `s3`, `local` are the stores and `transfer` is
+`interface` says what a store does, `open` makes one from the settings; `s3`, `local` are the stores and `transfer` is
 what they share.
 """

@@ -27,6 +27,7 @@ from bloom.db.embedded import EmbeddedPostgres
 # Generous: a small board that recovers after a power cut must come up, not be given up.
 _POSTGRES_START_SEC = 600.0
 _RUNTIME_START_SEC = 180.0
+_WORKER_START_SEC = 3.0
 
 # Shares of the 5 seconds in which everything has to be gone.
 _WORKER_STOP_SEC = 2.2
@@ -107,20 +108,21 @@ class LocalRuntime:
         def start() -> str:
             return postgres.start(timeout_sec=_POSTGRES_START_SEC, interrupted=lambda: self._signals.stops > 0)
 
-        def start_again() -> None:
-            # What fails now is tried again after a longer pause; the log has the reason.
-            with suppress(BloomError):
-                start()
-                self._step("PostgreSQL runs again")
-
         if not postgres.initialised:
             self._step("PostgreSQL: making its data directory (first start only)")
         began = time.monotonic()
         url = start()
         self._postgres = postgres
         self._step(f"PostgreSQL {postgres.major} started ({_since(began)})")
-        alive = lambda: postgres.pid is not None  # noqa: E731
-        self._kept.append(Kept("PostgreSQL", start=start_again, alive=alive, tell=self._step))
+        self._kept.append(
+            Kept(
+                "PostgreSQL",
+                start=start,
+                alive=lambda: postgres.pid is not None,
+                tell=self._step,
+                ending=lambda: f"see {_shown(postgres.log)}",
+            )
+        )
         return url
 
     def _start_runtime(self, database_url: str, url: str, listening: socket.socket, lifeline: int) -> None:
@@ -154,9 +156,27 @@ class LocalRuntime:
             log=self._logs / "worker.log",
             pass_fds=(lifeline,),
         )
-        self._worker.start()
-        self._step(f"Worker {name} started ({slots} {'slot' if slots == 1 else 'slots'})")
+        with self._client(url) as client:
+            heard_before = _last_heard(client, name)
+            self._worker.start()
+            online = self._wait_until_online(self._worker, client, name, heard_before)
+        state = "online" if online else "starting"
+        self._step(f"Worker {name} {state} ({slots} {'slot' if slots == 1 else 'slots'})")
         self._keep("Worker", self._worker)
+
+    def _wait_until_online(self, worker: Child, client: httpx.Client, name: str, heard_before: int | None) -> bool:
+        """Whether the runtime has heard of the worker soon; a slow machine is not waited for longer than that."""
+        deadline = time.monotonic() + _WORKER_START_SEC
+        # Few requests: they count against the limit that the person at this machine has.
+        pause_sec = 0.2
+        while not self._signals.stops and time.monotonic() < deadline:
+            self._signals.wait(pause_sec)
+            if not worker.alive:
+                raise _did_not_start(f"the worker stopped while it started ({worker.ending})", worker)
+            if (heard := _last_heard(client, name)) is not None and heard != heard_before:
+                return True
+            pause_sec = min(pause_sec * 1.5, 1)
+        return False
 
     def _keep(self, name: str, child: Child) -> None:
         self._kept.append(
@@ -171,11 +191,11 @@ class LocalRuntime:
 
     def _wait_until_healthy(self, runtime: Child, url: str) -> None:
         deadline = time.monotonic() + _RUNTIME_START_SEC
-        # The socket listens already: a request waits in it until the runtime takes it. No proxy of the environment.
-        with httpx.Client(base_url=url, timeout=0.5, trust_env=False) as client:
+        # The socket listens already: a request waits in it until the runtime takes it.
+        with self._client(url) as client:
             while time.monotonic() < deadline:
                 with suppress(httpx.HTTPError):
-                    if client.get("/api/runtime/health").is_success:
+                    if client.get("/health").is_success:
                         return
                 if self._signals.stops:
                     raise Unavailable("the start was interrupted", code="interrupted")
@@ -184,9 +204,17 @@ class LocalRuntime:
                 self._signals.wait(0.05)
         raise _did_not_start("the runtime did not become healthy in time", runtime)
 
+    def _client(self, url: str) -> httpx.Client:
+        key = self._settings.api_key
+        headers = {} if key is None else {"X-Runtime-API-Key": key.get_secret_value()}
+        # This machine is reached without the environment's proxies.
+        return httpx.Client(base_url=f"{url}/api/runtime", headers=headers, timeout=0.5, trust_env=False)
+
     def _worker_environment(self) -> dict[str, str]:
         """The environment without the secrets of the runtime; its key under the name that a client knows."""
-        environment = {name: value for name, value in os.environ.items() if name not in _secret_variables()}
+        # Nor does it listen, so that it has no use for a port either.
+        left_out = {*_secret_variables(), "PORT", "BLOOM_RUNTIME_PORT", "BLOOM_URL"}
+        environment = {name: value for name, value in os.environ.items() if name not in left_out}
         if self._settings.api_key is not None:
             environment["BLOOM_API_KEY"] = self._settings.api_key.get_secret_value()
         return environment | {
@@ -261,7 +289,16 @@ def _show(error: BloomError | OSError) -> None:
 
 
 def _did_not_start(message: str, child: Child) -> Unavailable:
-    return Unavailable(message, code="runtime_failed", log=str(child.log), log_from=child.log_start)
+    return Unavailable(message, code="start_failed", log=str(child.log), log_from=child.log_start)
+
+
+def _last_heard(client: httpx.Client, worker_name: str) -> int | None:
+    """When the runtime last heard of the worker (epoch milliseconds); None when it never did, or does not answer."""
+    with suppress(httpx.HTTPError, ValueError):
+        answer = client.get(f"/workers/{worker_name}")
+        if answer.is_success:
+            return answer.json().get("last_heartbeat")
+    return None
 
 
 def _bloom(*arguments: str) -> list[str]:

@@ -72,6 +72,9 @@ def main() -> None:
             extra = f"pip install 'bloom-runtime[server]' ({missing} is missing)"
             print(f"bloom: this command needs more than a client has: {extra}", file=sys.stderr)
             sys.exit(ExitCode.USAGE)
+        if isinstance(error, OSError) and error.strerror:  # a full disk, a closed terminal
+            print(f"bloom: {error.strerror}", file=sys.stderr)
+            sys.exit(ExitCode.FAILED)
         # Only the type: the text of an unforeseen error may hold a prompt, a path or a key.
         kind = type(error).__name__
         print(f"bloom: unexpected {kind}; this is a bug, BLOOM_DEBUG=1 shows where", file=sys.stderr)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from bloom.base.errors import BloomError
 from bloom.db.data_dir import open_log
 
 _Handler = Callable[[int, FrameType | None], object] | int | None
@@ -19,6 +20,8 @@ FIRST_PAUSE_SEC = 0.5
 LONGEST_PAUSE_SEC = 30.0
 STEADY_SEC = 60.0
 """Who ran this long and then dies starts again after the first pause; who dies sooner waits twice as long as before."""
+SETTLED_SEC = 1.0
+"""Who still runs after this is said to run again."""
 
 
 class Signals:
@@ -122,7 +125,7 @@ class Kept:
         self,
         name: str,
         *,
-        start: Callable[[], None],
+        start: Callable[[], object],
         alive: Callable[[], bool],
         tell: Callable[[str], None],
         ending: Callable[[], str] = lambda: "",
@@ -132,27 +135,36 @@ class Kept:
         self._pause_sec = FIRST_PAUSE_SEC
         self._since = time.monotonic()
         self._due: float | None = None
+        self._settled = True
 
     def tend(self) -> float:
         """Look after it: notice its death, start it again when its pause is over. Seconds until it wants this again."""
         now = time.monotonic()
-        if self._due is None:
-            if self._alive():
-                return LONGEST_PAUSE_SEC
-            if now - self._since >= STEADY_SEC:
-                self._pause_sec = FIRST_PAUSE_SEC
-            ending = self._ending()
-            self._tell(
-                f"{self.name} stopped{f' ({ending})' if ending else ''}; starting it again in {self._pause_sec:g} s"
-            )
-            self._due = now + self._pause_sec
-            self._pause_sec = min(self._pause_sec * 2, LONGEST_PAUSE_SEC)
-        if now < self._due:
-            return self._due - now
-        self._due, self._since = None, now
-        with suppress(OSError):
-            self._start()
-        return 0.0
+        if self._due is not None:
+            if now < self._due:
+                return self._due - now
+            self._due, self._since, self._settled = None, now, False
+            # Why it does not start is in its log; it is tried again.
+            with suppress(OSError, BloomError):
+                self._start()
+            return 0.0
+        if not self._alive():
+            return self._mourn(now)
+        if not self._settled:
+            if now - self._since < SETTLED_SEC:
+                return SETTLED_SEC - (now - self._since)
+            self._settled = True
+            self._tell(f"{self.name} runs again")
+        return LONGEST_PAUSE_SEC
+
+    def _mourn(self, now: float) -> float:
+        if now - self._since >= STEADY_SEC:
+            self._pause_sec = FIRST_PAUSE_SEC
+        pause_sec, ending = self._pause_sec, self._ending()
+        self._tell(f"{self.name} stopped{ending and f' ({ending})'}; starting it again in {pause_sec:g} s")
+        self._due = now + pause_sec
+        self._pause_sec = min(pause_sec * 2, LONGEST_PAUSE_SEC)
+        return pause_sec
 
 
 def tail(path: Path, lines: int, *, since: int = 0) -> list[str]:

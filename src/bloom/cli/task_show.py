@@ -19,6 +19,7 @@ from bloom.tasks.model import FINAL, TaskStatus
 from bloom.tasks.schemas import EventOut, LLMResult, LLMTask
 
 SHOWN_EVENTS = 15
+EVENT_WIDTH = 68
 EVENTS_PAGE = 1000
 SHOWN_PROMPT_LINES = 20
 
@@ -126,10 +127,10 @@ async def _print_events(client: RuntimeClient, path: str) -> None:
         event = parse(EventOut, answer)
         count += 1
         if (described := describe_event(event)) is not None:
-            lines.append(f"{ago(event.at):>12}  {described[0]}")
+            lines.append(f"{ago(event.at):>10}  {cut_to_width(described[0], EVENT_WIDTH)}")
     if lines:
         _print_heading(f"Events (the last of {count})")
-        print("\n".join(cut_to_width(line, 160) for line in lines))
+        print("\n".join(lines))
 
 
 async def _events(client: RuntimeClient, path: str) -> AsyncGenerator[Any]:

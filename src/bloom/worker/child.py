@@ -2,6 +2,9 @@
 
 The status pipe's end of file, not waitpid, says that the guardian is gone: it holds even when the guardian was killed
 and something that it left behind still has the child's output open.
+
+Stdout is a pipe, or a file where a program may exit before a pipe has taken all it wrote: the Claude CLI does so (2.1.197;
+its issue 77112), and loses whatever of its last lines exceeds the pipe's buffer of 64 KiB. Writes to a file are whole.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +28,10 @@ LEASE_VARIABLE = "BLOOM_LEASE_ID"
 
 CHUNK_BYTES = 64 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
+
+_SHORTEST_LOOK_SEC = 0.02
+_LONGEST_LOOK_SEC = 0.2
+"""How long to wait before looking whether a file has grown: from the one, when it just has, to the other."""
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 
@@ -74,7 +82,7 @@ async def see_through(awaitable: Awaitable[T]) -> T:
         try:
             await asyncio.shield(inner)
         except asyncio.CancelledError as error:
-            if not inner.done():
+            if not inner.cancelled():
                 cancelled = error
         except Exception:  # noqa: BLE001 - raised below, by result()
             break
@@ -114,11 +122,22 @@ class Child:
     """One running child. Made by `running_child` only."""
 
     def __init__(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: Path, lease_id: str, stdin: bytes, grace_sec: float
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        lease_id: str,
+        stdin: bytes,
+        grace_sec: float,
+        output_dir: Path | None,
     ) -> None:
         self._lease_id = lease_id
         self._tail = bytearray()
         self._closed = False
+        # It has no name, so nothing is left of it whatever happens.
+        self._file = None if output_dir is None else tempfile.TemporaryFile(dir=output_dir, buffering=0)  # noqa: SIM115
+        self._position = 0
+        self._look_sec = _SHORTEST_LOOK_SEC
         control, self._control = os.pipe()
         self._status, status = os.pipe()
         command = [sys.executable, "-I", "-S", str(_GUARDIAN), str(control), str(status), str(grace_sec), *argv]
@@ -126,7 +145,7 @@ class Child:
             self._guardian = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._file is None else self._file,
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 cwd=cwd,
@@ -137,14 +156,17 @@ class Child:
         except BaseException:
             os.close(self._control)
             os.close(self._status)
+            if self._file is not None:
+                self._file.close()
             raise
         finally:
             os.close(control)
             os.close(status)
         streams = (self._guardian.stdin, self._guardian.stdout, self._guardian.stderr)
-        self._pipes = [stream.fileno() for stream in streams if stream is not None]
-        for pipe in (*self._pipes, self._status):
-            os.set_blocking(pipe, False)
+        self._stdin, self._stdout, self._stderr = (-1 if stream is None else stream.fileno() for stream in streams)
+        for pipe in (self._stdin, self._stdout, self._stderr, self._status):
+            if pipe >= 0:
+                os.set_blocking(pipe, False)
         self._feeding = asyncio.create_task(self._feed(stdin))
         self._listening = asyncio.create_task(self._listen())
         self._over = asyncio.create_task(self._await_end())
@@ -161,7 +183,23 @@ class Child:
 
     async def read(self, patience: float | None = None) -> bytes | None:
         """The next piece of stdout, up to 64 KiB; empty at its end, None when nothing came for `patience` seconds."""
-        return await _read(self._pipes[1], patience)
+        if self._file is None:
+            return await _read(self._stdout, patience)
+        waited = 0.0
+        while True:
+            over = self._over.done()
+            if chunk := os.pread(self._file.fileno(), CHUNK_BYTES, self._position):
+                self._position += len(chunk)
+                self._look_sec = _SHORTEST_LOOK_SEC
+                return chunk
+            if over:
+                return b""
+            if patience is not None and waited >= patience:
+                return None
+            look_sec = self._look_sec if patience is None else min(self._look_sec, patience - waited)
+            await asyncio.wait({self._over}, timeout=look_sec)
+            waited += look_sec
+            self._look_sec = min(self._look_sec * 1.5, _LONGEST_LOOK_SEC)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Stdout to its end, in pieces of up to 64 KiB, whatever the lengths of its lines."""
@@ -183,7 +221,7 @@ class Child:
         return await self.wait()
 
     async def _feed(self, data: bytes) -> None:
-        pipe = self._pipes[0]
+        pipe = self._stdin
         rest = memoryview(data)
         try:
             while rest:
@@ -198,7 +236,7 @@ class Child:
                 self._guardian.stdin.close()
 
     async def _listen(self) -> None:
-        while chunk := await _read(self._pipes[2]):
+        while chunk := await _read(self._stderr):
             self._tail += chunk
             del self._tail[:-STDERR_TAIL_BYTES]
 
@@ -233,6 +271,8 @@ class Child:
             for stream in (self._guardian.stdin, self._guardian.stdout, self._guardian.stderr):
                 if stream is not None:
                     stream.close()
+            if self._file is not None:
+                self._file.close()
             os.close(self._control)
             os.close(self._status)
 
@@ -246,15 +286,17 @@ async def running_child(
     lease_id: str,
     stdin: bytes = b"",
     grace_sec: float = 3.0,
+    output_dir: Path | None = None,
 ) -> AsyncGenerator[Child]:
     """Run `argv` in `cwd` with exactly `env` (and BLOOM_LEASE_ID), feeding it `stdin`.
 
     When the block is left, for whatever reason, no descendant of the child lives: an exception or a CancelledError
-    leaves the block only after that. `grace_sec` is the time between SIGINT and SIGKILL. Raises OSError when the
+    leaves the block only after that. `grace_sec` is the time between SIGINT and SIGKILL. With `output_dir` stdout is a
+    nameless file there instead of a pipe. Raises OSError when the
     guardian cannot be started (`cwd` is missing, no memory) and ValueError for a NUL in `argv`; a program that is not
     there is `Exit.errno`.
     """
-    child = Child(argv, env, cwd, lease_id, stdin, grace_sec)
+    child = Child(argv, env, cwd, lease_id, stdin, grace_sec, output_dir)
     try:
         yield child
     finally:

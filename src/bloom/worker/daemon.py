@@ -7,7 +7,7 @@ import os
 from bloom.base.errors import ConfigurationError
 from bloom.base.logging import configure_logging
 from bloom.worker.config import CONFIG_FILE, load_worker_config
-from bloom.worker.executors.choice import ExecutorChoice, build_executor, choose_executor
+from bloom.worker.executors.choice import build_executor, choose_executor
 from bloom.worker.executors.interface import Executor
 from bloom.worker.options import WorkerOptions, worker_dir
 from bloom.worker.sole import sole_daemon
@@ -32,14 +32,12 @@ def run_worker(options: WorkerOptions) -> int:
         if options.config is not None and not options.config.is_file():
             raise ConfigurationError(f"there is no config file {options.config.name}")
         config = load_worker_config(options.config or directory / CONFIG_FILE)
-        if options.executor != "auto":
-            choice = ExecutorChoice(options.executor, "asked for")
-        elif config.executor is not None:
-            choice = ExecutorChoice(config.executor, "as the config file says")
-        else:
-            choice = choose_executor()
-        executor = build_executor(config, directory / "workspaces", choice.name)
-        return asyncio.run(_serve(options, executor, choice.reason))
+        name, why = options.executor, "as asked for"
+        if name == "auto":
+            choice = choose_executor(config)
+            name, why = choice.name, choice.reason
+        executor = build_executor(config, directory / "workspaces", name)
+        return asyncio.run(_serve(options, executor, why))
 
 
 async def _serve(options: WorkerOptions, executor: Executor, why: str) -> int:

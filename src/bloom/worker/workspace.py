@@ -21,7 +21,7 @@ def safe_name(key: str) -> str:
 
 
 class Workspace:
-    """What a worker keeps under `root`: `contexts/` (working directories) and `sessions/` (which session is whose)."""
+    """What a worker keeps under `root`: working directories, sessions (which is whose) and output."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,6 +35,12 @@ class Workspace:
             os.scandir(configured).close()  # raises where it is missing, no directory, or closed to us
             return Path(configured)
         directory = self.root / "contexts" / safe_name(context_id)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory
+
+    def output_directory(self) -> Path:
+        """Where the output of running children is kept, made when missing. Raises OSError."""
+        directory = self.root / "output"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return directory
 

@@ -104,6 +104,7 @@ class ClaudeExecutor:
                 lease_id=start.task.lease_id,
                 stdin=start.prompt,
                 grace_sec=self._config.stop_grace_sec,
+                output_dir=self._workspace.output_directory(),
             ) as child:
                 run.stopped = await supervise(child, _read(child, run, narration), start.deadline, stop)
                 run.ended = await child.wait()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -22,6 +23,7 @@ READY = "Ctrl-C stops; data is kept."
 START_SEC = 60.0
 WAIT_SEC = 10.0
 STOP_SEC = 5.0
+READY_SEC = 5.0
 
 TASK = {"context_id": "c", "agent_slug": "a", "prompt": "Say hello"}
 
@@ -114,7 +116,14 @@ Starter = Callable[..., Up]
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Generator[Starter]:
+def sockets() -> Generator[str]:
+    """A place for sockets that outlive a killed database."""
+    with tempfile.TemporaryDirectory(prefix="up-", dir="/tmp") as place:
+        yield place
+
+
+@pytest.fixture
+def up(tmp_path: Path, sockets: str) -> Generator[Starter]:
     """Starts `bloom up` below `tmp_path`; without `wait=False` it is ready when this returns."""
     started: list[Up] = []
 
@@ -124,6 +133,7 @@ def up(tmp_path: Path) -> Generator[Starter]:
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
+            "TMPDIR": sockets,
             "PORT": "0",
             "BLOOM_DATA_DIR": str(home / ".bloom"),
             "BLOOM_UP_SLOTS": "0",
@@ -168,6 +178,11 @@ def task_of(url: str, task_id: str) -> Any:
     return answer.json()
 
 
+def busyness() -> float:
+    """How many times slower than alone this machine is now; 1 when it has a core to spare."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def data_dir_of(tmp_path: Path, directory: str = "home") -> Path:
     return tmp_path / directory / ".bloom"
 
@@ -193,7 +208,7 @@ def test_ctrl_c_ends_everything_in_time_and_the_next_start_has_the_data_at_once(
     assert "Data is kept in .bloom" in one.printed
     assert not (data_dir_of(tmp_path) / "endpoint").exists()
     again = up()
-    assert time.monotonic() - again.began < 5
+    assert time.monotonic() - again.began < READY_SEC * busyness()
     assert task_of(again.url, kept)["prompt"] == "Say hello"
 
 

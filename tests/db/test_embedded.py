@@ -232,6 +232,19 @@ def test_a_server_that_died_is_started_again_by_the_same_supervisor(data_dir: Pa
         assert kept_row(url) == "acknowledged"
 
 
+def test_a_server_whose_socket_was_removed_is_unreachable_until_it_is_started_again(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as postgres:
+        url = postgres.start()
+        keep_a_row(url)
+        assert postgres.reachable
+        before = postgres.pid
+        remove_socket_dir(Path(ask(url, b"show unix_socket_directories")))
+        assert not postgres.reachable
+        assert postgres.start() == url
+        assert postgres.pid != before
+        assert kept_row(url) == "acknowledged"
+
+
 def test_a_stale_pid_file_that_names_a_living_process_harms_neither(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir):
         lines = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-PATIENCE_SEC = 10
+PATIENCE_SEC = 5
 API = "/api/runtime"
 
 
@@ -64,8 +64,9 @@ class FakeRuntime:
     """Use `fake_runtime()`. `requests` has (route, body) of each request as it came in; routes are named as in `script`:
     register, claim, extend, events, complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_sec: float = PATIENCE_SEC) -> None:
         self.port = 0
+        self._patience_sec = patience_sec
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.tasks: dict[str, FakeTask] = {}
         self.workers: dict[str, dict[str, Any]] = {}
@@ -107,7 +108,7 @@ class FakeRuntime:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until `condition` holds, which is looked at after each request."""
-        async with asyncio.timeout(PATIENCE_SEC), self._changed:
+        async with asyncio.timeout(self._patience_sec), self._changed:
             await self._changed.wait_for(lambda: bool(condition()))
 
     async def touch(self) -> None:
@@ -333,9 +334,9 @@ async def _answer(
 
 
 @asynccontextmanager
-async def fake_runtime() -> AsyncGenerator[FakeRuntime]:
-    """A listening FakeRuntime."""
-    runtime = FakeRuntime()
+async def fake_runtime(patience_sec: float = PATIENCE_SEC) -> AsyncGenerator[FakeRuntime]:
+    """A listening FakeRuntime, whose `until` waits up to `patience_sec`."""
+    runtime = FakeRuntime(patience_sec)
     await runtime.up()
     try:
         yield runtime

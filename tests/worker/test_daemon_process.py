@@ -17,6 +17,9 @@ from tests.stubs.runtime import FakeRuntime, fake_runtime
 
 pytestmark = pytest.mark.anyio
 
+START_SEC = 20
+"""Python starts several times, with all that a daemon imports, on what may be a busy machine."""
+
 # A child that tells its pid and that of a grandchild in a session of its own, then goes on for ever.
 CHILD = """
 import os, subprocess, sys, time
@@ -52,7 +55,7 @@ def daemon_process(runtime: FakeRuntime, directory: Path) -> Generator[subproces
 
 async def ended(process: subprocess.Popen[bytes]) -> int:
     """The exit code of `process`."""
-    return await asyncio.to_thread(process.wait, 20)
+    return await asyncio.to_thread(process.wait, START_SEC)
 
 
 async def family(runtime: FakeRuntime, lease_id: str) -> list[psutil.Process]:
@@ -64,7 +67,7 @@ async def family(runtime: FakeRuntime, lease_id: str) -> list[psutil.Process]:
 
 async def all_dead(processes: list[psutil.Process]) -> None:
     """Wait until none of them lives."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 10)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, START_SEC)
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
@@ -81,7 +84,7 @@ def directory(tmp_path: Path) -> Generator[Path]:
 
 
 async def test_a_killed_daemon_hands_back_at_its_next_start_and_leaves_no_process(directory: Path) -> None:
-    async with fake_runtime() as runtime:
+    async with fake_runtime(START_SEC) as runtime:
         task = await runtime.add_task()
         with daemon_process(runtime, directory) as first:
             await runtime.until(lambda: task.leases)
@@ -103,7 +106,7 @@ async def test_a_killed_daemon_hands_back_at_its_next_start_and_leaves_no_proces
 
 
 async def test_a_run_that_is_lost_is_dead_with_all_its_descendants(directory: Path) -> None:
-    async with fake_runtime() as runtime:
+    async with fake_runtime(START_SEC) as runtime:
         task = await runtime.add_task()
         with daemon_process(runtime, directory) as process:
             await runtime.until(lambda: task.leases)
@@ -117,7 +120,7 @@ async def test_a_run_that_is_lost_is_dead_with_all_its_descendants(directory: Pa
 
 
 async def test_a_run_is_dead_before_its_lease_ends_when_the_runtime_is_gone(directory: Path) -> None:
-    async with fake_runtime() as runtime:
+    async with fake_runtime(START_SEC) as runtime:
         runtime.ttl_seconds = 2
         task = await runtime.add_task()
         with daemon_process(runtime, directory) as process:

@@ -11,7 +11,10 @@ from bloom.base.ids import ArtifactId, TaskId
 INLINE_MAX_BYTES = 1024 * 1024
 """Content up to this size stands in its row, larger content in chunk rows (wire contract, "Artifacts")."""
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 512 * 1024
+"""Of a piece of larger content; as much of an upload is in memory at a time."""
+
+PREVIEW_BYTES = 1024 * 1024
 
 
 class Place(StrEnum):
@@ -49,9 +52,24 @@ class Artifact:
 class Placement:
     """Where the content of an artifact that is about to be made went, and the columns that say so.
 
-    `chunks` are to be written in the transaction that makes the artifact.
+    `chunks` are to be written in the transaction that makes the artifact. `preview` is the beginning of a content that was
+    uploaded before: up to 1 MiB.
     """
 
     columns: Mapping[str, Any]
     object_key: str | None = None
     chunks: Sequence[bytes] = field(default=())
+    preview: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One row of `uploads`. `sha256` is of all that was received, where it is known; `whole`: it does not end within a
+    character.
+    """
+
+    id: ArtifactId
+    task_id: TaskId
+    received: int
+    sha256: str | None
+    whole: bool

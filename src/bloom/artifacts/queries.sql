@@ -26,13 +26,33 @@ where task_id = %(task_id)s and seq < coalesce(%(before)s, 9223372036854775807)
 order by seq desc
 limit %(limit)s;
 
+-- name: keep_content
+-- Room for the content of a large artifact that came with its completion.
+insert into bloom.uploads (id, task_id, received, chunks, sha256, kept)
+values (%(id)s, %(task_id)s, %(size_bytes)s, %(chunks)s, %(sha256)s, true);
+
 -- name: insert_chunk
--- One piece of the content of a large artifact.
-insert into bloom.artifact_chunks (artifact_id, n, data) values (%(artifact_id)s, %(n)s, %(data)s);
+-- One piece of a large content.
+insert into bloom.upload_chunks (upload_id, n, data) values (%(id)s, %(n)s, %(data)b);
 
 -- name: chunk
--- One piece of the content of a large artifact.
-select data from bloom.artifact_chunks where artifact_id = %(artifact_id)s and n = %(n)s;
+-- One piece of a large content.
+select data from bloom.upload_chunks where upload_id = %(id)s and n = %(n)s;
+
+-- name: upload
+-- How far an upload is.
+select id, task_id, received, sha256, length(unfinished) = 0 as whole from bloom.uploads where id = %(id)s;
+
+-- name: note_digest
+-- The digest of what an upload had received, if that is still all.
+update bloom.uploads set sha256 = %(sha256)s where id = %(id)s and received = %(received)s;
+
+-- name: orphans
+-- Objects of our tasks that no artifact knows. What belongs to no task of ours may be another installation's.
+select o.key
+from unnest(%(keys)s::text[], %(task_ids)s::text[], %(artifact_ids)s::text[]) as o(key, task_id, artifact_id)
+where exists (select from bloom.tasks t where t.id = o.task_id)
+  and not exists (select from bloom.artifacts a where a.id = o.artifact_id);
 
 -- name: to_move
 -- Artifacts that were made while the object store was down.
@@ -53,6 +73,6 @@ with moved as (
     set output = left(m.content, %(cut)s), output_cut = length(m.content) > %(cut)s
     from moved m where r.artifact_id = m.id and r.output is null and m.content is not null
 ), cleared as (
-    delete from bloom.artifact_chunks c using moved m where c.artifact_id = m.id
+    delete from bloom.uploads u using moved m where u.id = m.id
 )
 select id from moved;

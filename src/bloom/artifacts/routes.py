@@ -16,7 +16,7 @@ from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, can_be_id, page_answer
 
 
-def _artifact_id(artifact_id: str) -> ArtifactId:
+async def _artifact_id(artifact_id: str) -> ArtifactId:
     if not can_be_id(artifact_id):
         raise artifact_not_found("(unreadable)")
     return ArtifactId(artifact_id)

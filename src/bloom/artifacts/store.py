@@ -5,7 +5,7 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from bloom.artifacts.model import Artifact, Place
+from bloom.artifacts.model import Artifact, Place, Upload
 from bloom.base.ids import ArtifactId, TaskId
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
@@ -33,19 +33,39 @@ async def page(
     return [_artifact(row) for row in rows]
 
 
-async def insert_chunks(connection: Connection, artifact_id: ArtifactId, chunks: Sequence[bytes]) -> None:
-    """Write the content of a large artifact."""
+async def insert_chunks(connection: Connection, artifact: Artifact, chunks: Sequence[bytes]) -> None:
+    """Write the content of a large artifact that came with its completion."""
+    params = {"id": artifact.id, "task_id": artifact.task_id, "size_bytes": artifact.size_bytes}
+    await connection.execute(_SQL["keep_content"], {**params, "sha256": artifact.sha256, "chunks": len(chunks)})
     async with connection.cursor() as cursor:
         await cursor.executemany(
-            _SQL["insert_chunk"],
-            [{"artifact_id": artifact_id, "n": n, "data": data} for n, data in enumerate(chunks)],
+            _SQL["insert_chunk"], [{"id": artifact.id, "n": n, "data": data} for n, data in enumerate(chunks)]
         )
 
 
 async def chunk(connection: Connection, artifact_id: ArtifactId, n: int) -> bytes | None:
-    """Piece `n` of a large artifact's content, None after the last."""
-    row = await fetch_one(connection, _SQL["chunk"], {"artifact_id": artifact_id, "n": n})
+    """Piece `n` of a large content, None after the last."""
+    cursor = await connection.execute(_SQL["chunk"], {"id": artifact_id, "n": n}, binary=True)
+    row = await cursor.fetchone()
     return None if row is None else row["data"]
+
+
+async def upload(connection: Connection, upload_id: ArtifactId) -> Upload | None:
+    """How far an upload is."""
+    row = await fetch_one(connection, _SQL["upload"], {"id": upload_id})
+    return None if row is None else Upload(**row)
+
+
+async def note_digest(connection: Connection, found: Upload, sha256: str) -> None:
+    """Remember the digest of what `found` had received, unless it has grown since."""
+    await connection.execute(_SQL["note_digest"], {"id": found.id, "received": found.received, "sha256": sha256})
+
+
+async def orphans(connection: Connection, objects: Sequence[tuple[str, TaskId, ArtifactId]]) -> list[str]:
+    """Those of the objects (key, task, artifact) that belong to a task of ours and to no artifact."""
+    keys, task_ids, artifact_ids = (list(column) for column in zip(*objects, strict=True))
+    params = {"keys": keys, "task_ids": task_ids, "artifact_ids": artifact_ids}
+    return [row["key"] for row in await fetch_all(connection, _SQL["orphans"], params)]
 
 
 async def to_move(connection: Connection, *, limit: int) -> list[Artifact]:

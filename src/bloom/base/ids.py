@@ -14,6 +14,7 @@ LeaseId = NewType("LeaseId", str)
 WorkerId = NewType("WorkerId", str)
 ArtifactId = NewType("ArtifactId", str)
 ResultId = NewType("ResultId", str)
+KeyId = NewType("KeyId", str)
 
 _lock = threading.Lock()
 _last_tick = 0
@@ -50,6 +51,11 @@ def new_artifact_id() -> ArtifactId:
 def new_result_id() -> ResultId:
     """A new result id."""
     return ResultId(_uuid7())
+
+
+def new_key_id() -> KeyId:
+    """A new id of a key (not the key itself)."""
+    return KeyId(_uuid7())
 
 
 def new_request_id() -> str:

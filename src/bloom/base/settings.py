@@ -86,7 +86,9 @@ class ClientSettings(DataDirSettings):
     """Where the CLI and the worker find the runtime, and the key they show it."""
 
     url: str | None = Field(default=None, validation_alias="BLOOM_URL")
-    port: int | None = Field(default=None, ge=1, le=65535, validation_alias="PORT")
+    port: int | None = Field(
+        default=None, ge=1, le=65535, validation_alias=AliasChoices("BLOOM_RUNTIME_PORT", "PORT")
+    )
     api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BLOOM_API_KEY", "RUNTIME_API_KEY"))
 
 

@@ -53,7 +53,7 @@ _BY_CODE = {
 }
 _HINTS = {
     ExitCode.KEY_REFUSED: "set BLOOM_API_KEY to a key of that runtime",
-    ExitCode.NOT_FOUND: "ids are taken as a whole, as the lists show them",
+    ExitCode.NOT_FOUND: "ids and names are taken whole, as the lists show them",
 }
 
 
@@ -73,8 +73,10 @@ def report(error: BloomError, *, as_json: bool) -> ExitCode:
     if as_json:
         print(json.dumps({"error": error.message, "code": error.code}), file=sys.stderr)
         return code
-    hint = _HINTS.get(code)
-    print(f"bloom: {clean_line(error.message)}{f' ({hint})' if hint else ''}", file=sys.stderr)
+    line = clean_line(error.message)
+    if (hint := _HINTS.get(code)) is not None:
+        line = f"{line.rstrip('.')}; {hint}"
+    print(f"bloom: {line}", file=sys.stderr)
     return code
 
 

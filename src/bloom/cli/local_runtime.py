@@ -29,10 +29,11 @@ _POSTGRES_START_SEC = 600.0
 _RUNTIME_START_SEC = 180.0
 _WORKER_START_SEC = 3.0
 
-# Shares of the 5 seconds in which everything has to be gone.
-_WORKER_STOP_SEC = 2.2
-_RUNTIME_STOP_SEC = 1.2
-_POSTGRES_STOP_SEC = 1.2
+# By when, after the signal, each is gone or killed: everything has to be within 5 seconds. A run that ignores SIGINT takes
+# the worker 3 seconds; then it still hands the task back.
+_WORKER_GONE_SEC = 3.5
+_RUNTIME_GONE_SEC = 4.2
+_POSTGRES_GONE_SEC = 4.7
 
 
 class UpSettings(ServerSettings):
@@ -118,7 +119,7 @@ class LocalRuntime:
             Kept(
                 "PostgreSQL",
                 start=start,
-                alive=lambda: postgres.pid is not None,
+                alive=lambda: postgres.reachable,
                 tell=self._step,
                 ending=lambda: f"see {_shown(postgres.log)}",
             )
@@ -227,16 +228,18 @@ class LocalRuntime:
     def _stop(self) -> None:
         if self._signals.stops and self._kept:
             self._say("\nStopping ...")
-        for child, share_sec in ((self._worker, _WORKER_STOP_SEC), (self._runtime, _RUNTIME_STOP_SEC)):
-            if child is not None:
-                self._stop_child(child, share_sec)
+        began = time.monotonic()
+        if self._worker is not None:
+            self._stop_child(self._worker, began + _WORKER_GONE_SEC)
+        if self._runtime is not None:
+            self._stop_child(self._runtime, began + _RUNTIME_GONE_SEC)
         if self._postgres is not None:
-            self._postgres.stop(timeout_sec=0.5 if self._signals.stops > 1 else _POSTGRES_STOP_SEC)
+            left_sec = began + _POSTGRES_GONE_SEC - time.monotonic()
+            self._postgres.stop(timeout_sec=0.5 if self._signals.stops > 1 else max(left_sec, 0.5))
         if self._signals.stops:
             self._say(f"Stopped. Data is kept in {_shown(self._data_dir)}")
 
-    def _stop_child(self, child: Child, share_sec: float) -> None:
-        deadline = time.monotonic() + share_sec
+    def _stop_child(self, child: Child, deadline: float) -> None:
         child.ask_to_stop()
         while child.alive and self._signals.stops < 2 and (left := deadline - time.monotonic()) > 0:
             self._signals.wait(left)

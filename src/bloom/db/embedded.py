@@ -25,7 +25,7 @@ from bloom.db.data_dir import DataDirLock, open_log, sync_directory, write_atomi
 from bloom.db.postgres_account import Account
 from bloom.db.postgres_binaries import Binaries, choose_binaries
 from bloom.db.postgres_leftovers import end_leftovers
-from bloom.db.postgres_socket import PORT, make_socket_dir, remove_socket_dir
+from bloom.db.postgres_socket import PORT, SOCKET_NAME, make_socket_dir, remove_socket_dir
 
 USER = "bloom"
 DATABASE = "bloom"
@@ -82,6 +82,11 @@ class EmbeddedPostgres:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
+    def reachable(self) -> bool:
+        """Whether the postmaster lives and its socket is in its place: what cleans temporary directories may remove it."""
+        return self.pid is not None and self._socket_dir is not None and (self._socket_dir / SOCKET_NAME).exists()
+
+    @property
     def initialised(self) -> bool:
         """Whether the cluster is there; the first start makes it, which takes seconds on a small board."""
         return (self._cluster / "PG_VERSION").exists()
@@ -89,15 +94,16 @@ class EmbeddedPostgres:
     def start(self, *, timeout_sec: float = 30, interrupted: Callable[[], bool] = lambda: False) -> str:
         """Start the server and wait until it answers; its URL (user, password, socket), fit for DATABASE_URL.
 
-        Makes the cluster at first, stops what a killed run left behind, and does nothing to a server that runs. May be
-        called again after the server died. Holds the data directory's lock until `stop`. `interrupted` is asked often;
-        when it says yes, start gives up. After an error nothing runs, and the lock is as it was: ConfigurationError
+        Makes the cluster at first, stops what a killed run left behind, does nothing to a server that is reachable, and
+        starts one anew that died or lost its socket. Holds the data directory's lock until `stop`. `interrupted` is asked
+        often; when it says yes, start gives up. After an error nothing runs, and the lock is as it was: ConfigurationError
         (`data_dir_in_use`, `data_dir_unusable`, `socket_dir_unusable`, `postgres_missing`, `postgres_version`,
         `postgres_account`), Unavailable (`postgres_failed`, `interrupted`).
         """
         deadline = time.monotonic() + timeout_sec
-        if self.pid is not None:
+        if self.reachable:
             return self._url()
+        self._end(timeout_sec=10)
         held_before = self._lock.held
         self._lock.acquire()
         try:

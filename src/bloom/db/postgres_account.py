@@ -101,10 +101,11 @@ def possible_accounts(data_dir: Path) -> Iterator[Account]:
             yield inside
     others = [Account(entry.pw_uid, entry.pw_gid, switches=True) for entry in _entries("postgres", "nobody")]
     for other in others:
-        os.chown(data_dir, 0, other.gid)
-        data_dir.chmod(0o710)
-        if other.can_enter(data_dir):
-            yield other
+        with suppress(OSError):  # root of a container that has no other account
+            os.chown(data_dir, 0, other.gid)
+            data_dir.chmod(0o710)
+            if other.can_enter(data_dir):
+                yield other
     data_dir.chmod(0o700)
     if (setpriv := shutil.which("setpriv")) is not None:
         for other in others:

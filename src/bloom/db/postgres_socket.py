@@ -14,6 +14,8 @@ from bloom.db.postgres_account import Account
 PORT = 5432
 """Only a part of the socket's name: the server listens on no network."""
 
+SOCKET_NAME = f".s.PGSQL.{PORT}"
+
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103
 
 
@@ -28,11 +30,7 @@ def make_socket_dir(data_dir: Path, account: Account) -> Path:
     places = dict.fromkeys((tempfile.gettempdir(), "/tmp", os.environ.get("XDG_RUNTIME_DIR", "")))  # noqa: S108
     for place in places:
         directory = Path(place) / name
-        if (
-            place
-            and len(os.fsencode(directory / f".s.PGSQL.{PORT}")) <= _PATH_LIMIT
-            and _made_private(directory, account)
-        ):
+        if place and len(os.fsencode(directory / SOCKET_NAME)) <= _PATH_LIMIT and _made_private(directory, account):
             return directory
     raise ConfigurationError(
         "no private directory for PostgreSQL's socket could be made: TMPDIR must name a directory with a short path "

@@ -15,7 +15,7 @@ DEFAULT_TTL_SEC = 300
 
 Name = Annotated[StorableText, Field(min_length=1, max_length=512)]
 Label = Annotated[StorableText, Field(min_length=1, max_length=128)]
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
 Figure = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1e15, allow_inf_nan=False)]
 """A number of something; a whole one stays whole."""
 
@@ -110,7 +110,7 @@ class ReportBody(Request):
     artifact_type: Annotated[StorableText, Field(min_length=1, max_length=128)] = "LLM_RESULT"
     artifact_tags: Annotated[list[Annotated[StorableText, Field(max_length=255)]], Field(max_length=100)] = []
     retryable: StrictBool = False
-    retry_after_sec: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)] | None = None
+    retry_after_sec: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False, strict=True)] | None = None
     code: Annotated[StorableText, Field(min_length=1, max_length=64)] | None = None
     hand_back: StrictBool = False
 
@@ -129,7 +129,7 @@ class Claim(Request):
 
     request_id: Name
     slots: Annotated[StrictInt, Field(ge=1, le=32)] = 1
-    wait_sec: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0
+    wait_sec: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False, strict=True)] = 0
     ttl_seconds: Annotated[StrictInt, Field(ge=1, le=MAX_TTL_SEC)] = DEFAULT_TTL_SEC
 
 

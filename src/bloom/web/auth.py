@@ -4,16 +4,18 @@ Identifying and refusing are two steps, with the rate limit between them: a know
 wrong keys use up the budget of the address they come from.
 """
 
+import asyncio
 import hashlib
 import hmac
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bloom.base.errors import Unauthorized
+from bloom.base.ids import WorkerId
+from bloom.base.roles import Role
 from bloom.web.asgi import header, route_path
 from bloom.web.errors import error_response
 
@@ -22,18 +24,17 @@ KEY_HEADER = b"x-runtime-api-key"
 _OPEN = frozenset({("GET", "/api/runtime/health"), ("POST", "/api/runtime/test-connection")})
 
 
-class Role(StrEnum):
-    """What a caller may do."""
-
-    ADMIN = "admin"
-
-
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls, by the name that the audit log shows."""
+    """Who calls, by the name that the audit log shows. A worker's key speaks for `worker_id` alone.
+
+    `withdrawn` is set when the key stops being valid while requests of it are under way.
+    """
 
     name: str
     role: Role
+    worker_id: WorkerId | None = None
+    withdrawn: asyncio.Event | None = field(default=None, compare=False, repr=False)
 
 
 ADMIN = Principal("admin", Role.ADMIN)
@@ -59,6 +60,20 @@ class AdminKey:
         return ADMIN if hmac.compare_digest(_digest(presented), self._digest) else None
 
 
+class KeyRings:
+    """Several key rings as one: the first that knows the key answers."""
+
+    def __init__(self, *rings: KeyRing) -> None:
+        self._rings = rings
+
+    async def find(self, presented: bytes) -> Principal | None:
+        """Who holds the key, by the first ring that knows it. Raises what that ring raises."""
+        for ring in self._rings:
+            if (principal := await ring.find(presented)) is not None:
+                return principal
+        return None
+
+
 def _digest(key: bytes) -> bytes:
     # Equal lengths, so that the comparison does not tell the key's length either.
     return hashlib.sha256(key).digest()
@@ -77,7 +92,11 @@ class IdentifyMiddleware:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (presented := header(scope, KEY_HEADER)) is not None:
+        if (
+            scope["type"] == "http"
+            and (scope["method"], route_path(scope)) not in _OPEN  # these answer while the database is away, too
+            and (presented := header(scope, KEY_HEADER)) is not None
+        ):
             principal = await self._keys.find(presented)
             if principal is not None:
                 remember_principal(scope, principal)
@@ -106,10 +125,22 @@ def remember_principal(scope: Scope, principal: Principal) -> None:
     scope.setdefault("state", {})["principal"] = principal
 
 
+def forget_principal(scope: Scope) -> None:
+    """Let the rest of the request take the caller for a stranger."""
+    scope.get("state", {}).pop("principal", None)
+
+
 def principal_of(scope: Scope) -> Principal | None:
     """Who calls, or None for a caller without a key."""
     found = scope.get("state", {}).get("principal")
     return found if isinstance(found, Principal) else None
+
+
+async def until_withdrawn(scope: Scope) -> None:
+    """Return when the key of the caller is valid no longer; never for one that cannot be withdrawn."""
+    principal = principal_of(scope)
+    withdrawn = None if principal is None else principal.withdrawn
+    await (asyncio.Event() if withdrawn is None else withdrawn).wait()
 
 
 def current_principal(request: Request) -> Principal:

@@ -12,14 +12,21 @@ from bloom.web.paging import decode_cursor, encode_cursor, next_link
 LONGEST_ID = 512
 
 
-def _before(cursor: str | None = None) -> int | None:
+# Dependencies are coroutines: the framework sends plain functions to a thread, on every call.
+
+
+async def _before(cursor: str | None = None) -> int | None:
     return None if cursor is None else decode_cursor(cursor, int)[0]
+
+
+async def _caller(request: Request) -> Principal:
+    return current_principal(request)
 
 
 Before = Annotated[int | None, Depends(_before)]
 """The `cursor` of a page: the sort key of the last row of the page before."""
 
-Caller = Annotated[Principal, Depends(current_principal)]
+Caller = Annotated[Principal, Depends(_caller)]
 """Who calls."""
 
 

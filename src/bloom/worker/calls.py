@@ -21,6 +21,7 @@ from bloom.tasks.schemas import (
 from bloom.worker.options import WorkerOptions
 from bloom.worker.reachability import Reachability, is_passing
 
+_CLAIM_SEC = 10
 _SETTLE_SEC = 2
 _LEAVE_SEC = 0.5
 
@@ -89,8 +90,8 @@ class WorkerCalls:
 
     async def claim(self, claim: Claim) -> ClaimAnswer:
         """Ask for tasks; waits at the runtime for as long as `claim` says."""
-        wait_sec = claim.wait_sec + (self._options.pace.request_sec if claim.wait_sec else _SETTLE_SEC)
-        return await self._ask_as_worker("claim", self._claiming, "claim", claim.model_dump(), ClaimAnswer, wait_sec)
+        timeout_sec = claim.wait_sec + _CLAIM_SEC if claim.wait_sec else _SETTLE_SEC
+        return await self._ask_as_worker("claim", self._claiming, "claim", claim.model_dump(), ClaimAnswer, timeout_sec)
 
     async def extend(self, lease_ids: Sequence[str], timeout_sec: float) -> ExtendAnswer:
         """Prolong these leases, in one request."""

@@ -125,7 +125,9 @@ class Delivery:
             await asyncio.to_thread(run.spooled.write_report, refused, now_ms())
             return False
         else:
-            log.warning("the runtime did not take a report", extra=told)
+            # `cancelled` is how the report of a cancelled run is answered.
+            level = logging.INFO if outcome == "cancelled" else logging.WARNING
+            log.log(level, "the runtime did not take a report", extra=told)
             await asyncio.to_thread(self._rejected.keep, run.spooled.name, completion, outcome)
         await self._end(run)
         return True

@@ -39,6 +39,13 @@ _ROUND_SEC = 0.02
 _BLIND_ROUNDS = 250
 """So many rounds without a single visible descendant, and without ECHILD either, mean that /proc hides one."""
 
+_FREEZE_ROUNDS = 200
+"""After so many, kill what could not be frozen: it may be waiting for a disk."""
+
+_REAP_AT_ONCE = 256
+_DEAD = (b"Z", b"X")
+_FROZEN = (b"T", b"t")
+
 
 def _prctl(option: int, argument: int) -> bool:
     if sys.platform != "linux":
@@ -62,25 +69,69 @@ def descendants_of(root: int, parents: dict[int, int]) -> set[int]:
     return found - {root}
 
 
-def _parents_from_proc() -> dict[int, int]:
-    """Process → parent of every process that is not a zombie."""
-    parents: dict[int, int] = {}
+def _look_at(pid: int) -> tuple[int, bytes, bytes] | None:
+    """Parent, state and start time of a process, by proc(5); None when there is none."""
+    try:
+        stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fields = os.read(stat, 1024).rpartition(b")")[2].split()
+        return int(fields[1]), fields[0], fields[19]
+    except (OSError, IndexError):
+        return None  # it ended meanwhile
+    finally:
+        os.close(stat)
+
+
+def _descendants() -> dict[int, tuple[bytes, bytes]]:
+    """State and start time of every process below this one, zombies aside."""
+    seen: dict[int, tuple[int, bytes, bytes]] = {}
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            stat = os.open(f"/proc/{name}/stat", os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            state, parent = os.read(stat, 1024).rpartition(b")")[2].split()[:2]
-        except (OSError, ValueError):
-            continue  # it ended meanwhile
-        finally:
-            os.close(stat)
-        if state != b"Z":
-            parents[int(name)] = int(parent)
-    return parents
+        if name.isdigit() and (found := _look_at(int(name))) is not None:
+            seen[int(name)] = found
+    below = descendants_of(os.getpid(), {pid: parent for pid, (parent, _, _) in seen.items()})
+    return {pid: seen[pid][1:] for pid in below if seen[pid][1] not in _DEAD}
+
+
+def _children() -> dict[int, tuple[bytes, bytes]]:
+    """The same of the direct children only, in a fraction of the time where the kernel lists them."""
+    try:
+        listing = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
+    except OSError:
+        return {}
+    try:
+        pids = [int(pid) for pid in os.read(listing, 65536).split()]
+    finally:
+        os.close(listing)
+    looks = {pid: _look_at(pid) for pid in pids}
+    return {pid: look[1:] for pid, look in looks.items() if look is not None and look[1] not in _DEAD}
+
+
+def _send(pid: int, started: bytes, number: int) -> bool:
+    """Signal the process that was seen, never another that has got its id since. Returns whether it refuses."""
+    try:
+        handle = os.pidfd_open(pid) if sys.platform == "linux" else -1
+    except ProcessLookupError:
+        return False
+    except OSError:
+        handle = -1  # before Linux 5.3
+    try:
+        look = _look_at(pid)
+        if look is None or look[2] != started:
+            return False
+        if handle < 0:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    finally:
+        if handle >= 0:
+            os.close(handle)
+    return False
 
 
 def from_ps(table: str, child: int, marker: str) -> set[int]:
@@ -107,19 +158,6 @@ def _read_ps() -> str:
         ["ps", "-axww", "-E", "-o", "pid=,ppid=,pgid=,stat=,command="], capture_output=True, check=False
     )
     return done.stdout.decode(errors="replace")
-
-
-def _kill(pids: set[int], number: int) -> set[int]:
-    """Send a signal to each process; returns those of another user, which refuse it."""
-    refused: set[int] = set()
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-        except PermissionError:
-            refused.add(pid)
-    return refused
 
 
 def _yield_precedence() -> None:
@@ -156,9 +194,8 @@ class Guardian:
             self._report(f'{{"errno": {failure}}}')
             return
         self._await_end()
-        ended_itself = self._outcome is not None
         killed, refused = self._end_all()
-        leftovers = len(killed) if ended_itself else len(killed - {self._child})
+        leftovers = len(killed - {self._child})
         code = os.waitstatus_to_exitcode(self._outcome or 0)
         ending = f'"signal": {-code}' if code < 0 else f'"exit": {code}'
         self._report(f'{{{ending}, "leftovers": {leftovers}, "refused": {len(refused)}}}')
@@ -235,49 +272,80 @@ class Guardian:
             pass
 
     def _reap(self) -> None:
-        while True:
+        """Take note of what has ended; of so much at once that a program which forks for ever cannot hold us here."""
+        for _ in range(_REAP_AT_ONCE):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 self._childless = True
                 return
             if pid == 0:
-                self._childless = False
                 return
             if pid == self._child:
                 self._outcome = status
 
-    def _descendants(self) -> set[int]:
-        if self._subreaper:
-            return descendants_of(os.getpid(), _parents_from_proc())
-        lease_id = os.environ.get("BLOOM_LEASE_ID")
-        return from_ps(_read_ps(), self._child, f"BLOOM_LEASE_ID={lease_id}" if lease_id else "")
-
     def _end_all(self) -> tuple[set[int], set[int]]:
-        """Kill every descendant until none is left. Returns those killed and those that refuse.
-
-        All are stopped (SIGSTOP) before any is killed: a program that forks faster than it is killed cannot get away.
-        """
-        frozen: set[int] = set()
+        """Kill every descendant until none is left. Returns those killed and those that refuse."""
+        killed: set[int] = set()
         refused: set[int] = set()
         blind = 0
         while True:
             self._reap()
-            if self._subreaper and self._childless:
+            if self._childless and self._subreaper:
                 break
-            present = self._descendants()
-            if fresh := present - frozen:
-                _kill(fresh, signal.SIGSTOP)
-                frozen |= fresh
-                continue
-            refused = _kill(present, signal.SIGKILL)
+            present = self._freeze() if self._subreaper else self._by_ps()
+            refused = {pid for pid, (_, started) in present.items() if self._kill(pid, started)}
+            killed |= present.keys() - refused
             blind = 0 if present else blind + 1
             nothing_left = not present and (not self._subreaper or blind > _BLIND_ROUNDS)
-            if nothing_left or (present and present == refused):
+            if nothing_left or (present and len(refused) == len(present)):
                 break
             select.select([self._wake], [], [], _ROUND_SEC)
             self._drain_wake()
-        return frozen - refused, refused
+        return killed, refused
+
+    def _freeze(self) -> dict[int, tuple[bytes, bytes]]:
+        """Stop (SIGSTOP) every descendant before any is killed, and return them.
+
+        So a program that forks faster than it is killed does not get away; one whose every process starts its successor
+        and ends, neither: each successor becomes our child at once, and children are looked up in microseconds.
+        """
+        present: dict[int, tuple[bytes, bytes]] = {}
+        for _ in range(_FREEZE_ROUNDS):
+            for _ in range(_FREEZE_ROUNDS):
+                self._reap()
+                if not _stop(_moving(_children())):
+                    break
+            present = _descendants()
+            if not _stop(_moving(present)):
+                break
+        return present
+
+    def _by_ps(self) -> dict[int, tuple[bytes, bytes]]:
+        lease_id = os.environ.get("BLOOM_LEASE_ID")
+        found = from_ps(_read_ps(), self._child, f"BLOOM_LEASE_ID={lease_id}" if lease_id else "")
+        return dict.fromkeys(found, (b"", b""))
+
+    def _kill(self, pid: int, started: bytes) -> bool:
+        if self._subreaper:
+            return _send(pid, started, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return False
+
+
+def _moving(seen: dict[int, tuple[bytes, bytes]]) -> dict[int, bytes]:
+    return {pid: started for pid, (state, started) in seen.items() if state not in _FROZEN}
+
+
+def _stop(moving: dict[int, bytes]) -> bool:
+    """Send SIGSTOP to each; returns whether any took it, so that another look is worth while."""
+    refused = [_send(pid, started, signal.SIGSTOP) for pid, started in moving.items()]
+    return not all(refused)
 
 
 def main() -> None:

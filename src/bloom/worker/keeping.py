@@ -94,10 +94,11 @@ class Keeping:
     def _take(self, held: Mapping[str, Run], answer: ExtendAnswer, sent_at: float) -> None:
         for outcome in answer.leases:
             run = held.get(outcome.lease_id)
-            if run is None:
+            if run is None or run.lease_id not in self._runs:
                 continue
             if outcome.outcome == "lost":
-                log.warning("a lease was lost", extra={"task": run.task_id, "lease": run.lease_id})
+                if not run.reported.is_set():  # else its report may have ended it just now
+                    log.warning("a lease was lost", extra={"task": run.task_id, "lease": run.lease_id})
                 run.lose()
                 continue
             self._trust(run, sent_at)

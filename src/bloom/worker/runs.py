@@ -46,7 +46,10 @@ class Run:
 
 
 class Runs:
-    """Which leases this worker has, and how many slots are left. A slot is taken until the runtime knows of the end."""
+    """Which leases this worker has, and how many slots are left.
+
+    A slot is taken until the runtime knows of the run's end: before that it would grant nothing in its place.
+    """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -65,7 +68,8 @@ class Runs:
     @property
     def free(self) -> int:
         """How many more leases this worker can take."""
-        return max(0, self._slots - len(self._runs))
+        taken = sum(not (run.lost and run.reported.is_set()) for run in self._runs.values())
+        return max(0, self._slots - taken)
 
     def add(self, run: Run) -> None:
         """A lease was granted, or found in the spool."""

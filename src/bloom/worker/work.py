@@ -44,12 +44,12 @@ async def serve(options: WorkerOptions, executor: Executor, why: str, stopping: 
         if not await _register(calls, options, stopping):
             return
         log.info(
-            "worker %s runs up to %d tasks at once for %s; executor %s (%s)",
+            "worker %s: runtime %s, executor %s (%s), slots %d",
             calls.worker_id,
-            options.slots,
             options.runtime,
             executor.name,
             why,
+            options.slots,
         )
         await Work(options, executor, calls, spool, stopping).go_on(leftovers)
 

@@ -12,7 +12,7 @@ from bloom.workers.schemas import RegisterWorker, WorkerNode, worker_fields
 from bloom.workers.service import WorkerService, worker_not_found
 
 
-def _worker_id(worker_id: str) -> WorkerId:
+async def _worker_id(worker_id: str) -> WorkerId:
     if not can_be_id(worker_id):
         raise worker_not_found("(unreadable)")
     return WorkerId(worker_id)

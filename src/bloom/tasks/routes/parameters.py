@@ -9,7 +9,7 @@ from bloom.tasks.service.refusals import task_not_found
 from bloom.web.parameters import can_be_id
 
 
-def _task_id(task_id: str) -> TaskId:
+async def _task_id(task_id: str) -> TaskId:
     if not can_be_id(task_id):
         raise task_not_found("(unreadable)")
     return TaskId(task_id)

@@ -140,13 +140,29 @@ create unique index artifacts_seq on bloom.artifacts (seq);
 create index artifacts_by_task on bloom.artifacts (task_id, seq);
 create index artifacts_to_move on bloom.artifacts (seq) where moves_to_store;
 
-create table bloom.artifact_chunks (
-    artifact_id text not null references bloom.artifacts (id) on delete cascade,
-    n           integer not null,
-    data        bytea not null,
-    primary key (artifact_id, n)
+create table bloom.uploads (                           -- large outputs, on their way or kept
+    id         text primary key check (id <> ''),      -- of the artifact that it becomes: `output_ref`
+    task_id    text not null references bloom.tasks (id) on delete cascade,
+    lease_id   text unique references bloom.leases (id) on delete cascade,
+    received   bigint not null default 0 check (received >= 0),
+    chunks     integer not null default 0 check (chunks >= 0),
+    unfinished bytea not null default '' check (length(unfinished) < 4), -- the beginning of a cut UTF-8 character
+    sha256     text check (sha256 ~ '^[0-9a-f]{64}$'), -- of all that was received, where it is known
+    kept       boolean not null default false,         -- it is the content of an artifact
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    check (kept or lease_id is not null)
 );
-alter table bloom.artifact_chunks alter column data set storage external;
+create index uploads_by_task on bloom.uploads (task_id);
+create index uploads_by_age on bloom.uploads (updated_at) where not kept;
+
+create table bloom.upload_chunks (
+    upload_id text not null references bloom.uploads (id) on delete cascade,
+    n         integer not null,                        -- counts the pieces from 0
+    data      bytea not null,
+    primary key (upload_id, n)
+);
+alter table bloom.upload_chunks alter column data set storage external;
 
 create table bloom.results (
     id            text primary key check (id <> ''),
@@ -165,6 +181,22 @@ create table bloom.results (
 );
 create index results_by_task on bloom.results (task_id);
 
+create table bloom.rejected_results (                  -- of leases that were lost before their report came
+    id            text primary key check (id <> ''),
+    task_id       text not null references bloom.tasks (id) on delete cascade,
+    lease_id      text not null unique references bloom.leases (id) on delete cascade,
+    worker_id     text not null,
+    status        text not null check (status in ('success', 'error')),
+    output        text,
+    output_cut    boolean not null default false,
+    error_message text,
+    code          text,
+    metrics       json not null,
+    reason        text not null,                       -- how the lease had ended
+    rejected_at   timestamptz not null default now()
+);
+create index rejected_results_by_task on bloom.rejected_results (task_id, rejected_at);
+
 create table bloom.audit_log (
     id          bigint generated always as identity primary key,
     at          timestamptz not null default now(),
@@ -175,6 +207,7 @@ create table bloom.audit_log (
     actor       text not null,
     detail      json not null default '{}'
 );
+create unique index audit_log_by_commit_order on bloom.audit_log (tx, id);
 """
 
 

@@ -129,7 +129,7 @@ async def test_a_daemon_stops_while_the_runtime_was_never_reached(worker_directo
 async def test_what_a_killed_daemon_left_without_a_report_is_handed_back_and_its_processes_end(
     worker_directory: Path,
 ) -> None:
-    async with fake_runtime() as runtime:
+    async with fake_runtime(20) as runtime:  # all processes of the machine are looked at
         task = await runtime.add_task()
         task.leases.append("left")
         task.status, task.attempts = "running", 1

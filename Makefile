@@ -108,6 +108,7 @@ ifneq ($(shell command -v npm 2>/dev/null),)
 	@echo "Installing the Claude CLI $(CLAUDE_VERSION) for the tests (.build/claude)"
 	@mkdir -p .build/claude
 	@npm install --prefix .build/claude --no-fund --no-audit @anthropic-ai/claude-code@$(CLAUDE_VERSION)
+	@.build/claude/node_modules/.bin/claude --version
 	@touch $@
 else ifeq ($(CI),true)
 	@echo "npm is missing, and CI runs the tests of the Claude CLI too. Debian: apt install npm" >&2; exit 1

@@ -30,7 +30,7 @@ REPORT = {
     "status": one_of("success", "error"),
     "output": text(None, empty=True, null=True),
     "error_message": text(None, empty=True, null=True),
-    "metrics": OBJECT,
+    "metrics": Kind(OBJECT.bad, (METRICS,)),
     "metrics.duration_ms": number(0, 1e15),
     "metrics.tokens_used": number(0, 1e15, null=True),
     "metrics.extra": Kind(("\x00", ["\x00"], {"\x00": 1}), (None, 1, "x", [1], {"a": 1}, 10**300)),
@@ -109,7 +109,7 @@ ROUTES = {
         {
             "lease_id": text(512),
             "events": many(Kind((1, True, "abc", None, []), (EVENT,)), 1000, least=1),
-            "events.0.seq": whole(0, 2**53),
+            "events.0.seq": Kind(whole(0, 2**53).bad, (0, 1)),
             "events.0.type": text(64),
             "events.0.data": CONTENT,
             "events.0.at": whole(0, 253_402_300_799_999, null=True),

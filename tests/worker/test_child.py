@@ -134,7 +134,7 @@ async def test_a_cancelled_run_leaves_nothing_when_the_cancellation_arrives(tmp_
 
     running = asyncio.create_task(run())
     await asyncio.wait_for(ready.wait(), PATIENCE_SEC)
-    assert len(with_marker(marker)) == 2
+    until(lambda: len(with_marker(marker)) == 2)
     running.cancel()
     await asyncio.wait({running}, timeout=0)
     running.cancel()  # impatience changes nothing
@@ -163,9 +163,14 @@ async def test_what_a_killed_guardian_leaves_is_found_by_its_lease_and_ended(tmp
         assert await everything(child) == b""
 
 
-def start(argv: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    process: subprocess.Popen[bytes] = subprocess.Popen(argv, **options)
-    return process
+def start(argv: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, env=env, cwd=cwd, stdout=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> int:
+    process.kill()
+    process.communicate()
+    return process.returncode
 
 
 async def test_strays_of_other_leases_are_left_alone(marker: str) -> None:
@@ -173,12 +178,9 @@ async def test_strays_of_other_leases_are_left_alone(marker: str) -> None:
     strays = [start(["sleep", marker], env={**ENVIRONMENT, "BLOOM_LEASE_ID": lease}) for lease in (mine, other)]
     until(lambda: len(with_marker(marker)) == 2)
     assert find_strays(mine) == [strays[0].pid]
-    reaping = asyncio.create_task(asyncio.to_thread(strays[0].wait))
     assert await end_strays(mine) == 1
-    assert await reaping == -signal.SIGKILL
     assert find_strays(other) == [strays[1].pid]
-    strays[1].kill()
-    strays[1].wait()
+    assert [finish(stray) for stray in strays] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
 WORKER = """
@@ -196,11 +198,9 @@ asyncio.run(main())
 
 async def test_nothing_survives_the_worker_even_if_it_is_killed(tmp_path: Path, marker: str) -> None:
     argv = [sys.executable, "-c", WORKER, marker, ENVIRONMENT["PATH"]]
-    worker = start(argv, cwd=tmp_path, stdout=subprocess.PIPE)
+    worker = start(argv, cwd=tmp_path)
     assert worker.stdout is not None
     assert worker.stdout.readline() == b"ready\n"
     until(lambda: len(with_marker(marker)) == 4)  # the worker itself names the marker too
-    worker.kill()
-    worker.wait()
-    worker.stdout.close()
+    finish(worker)
     until(lambda: with_marker(marker) == [])

@@ -194,3 +194,13 @@ async def test_a_lease_whose_report_is_not_delivered_yet_is_extended_too(tmp_pat
         kept.runs.end(run)
         await asyncio.sleep(60)
         assert len(extends.asked_at) == 11
+
+
+async def test_a_run_that_is_being_stopped_in_peace_is_ended_when_its_lease_can_no_longer_be_trusted(
+    tmp_path: Path,
+) -> None:
+    async with keeping(tmp_path, Extends(unreachable)) as kept:
+        run = kept.grant()
+        run.stop.set(StopReason.CANCELLED)
+        await run.stop.lost.wait()
+        assert run.stop.reason is StopReason.CANCELLED

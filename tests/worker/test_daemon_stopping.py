@@ -147,7 +147,7 @@ async def test_what_a_killed_daemon_left_without_a_report_is_handed_back_and_its
             await runtime.until(lambda: task.status == "completed")
         assert await stray.wait() == -signal.SIGKILL
     first = runtime.bodies("complete")[0]["completions"][0]
-    assert (first["lease_id"], first["code"], first["hand_back"]) == ("left", "interrupted", True)
+    assert (first["lease_id"], first["code"], first["hand_back"]) == ("left", "worker_died", True)
     assert runtime.seqs(task, 0) == [1]
     assert (task.attempts, len(executor.tasks)) == (1, 1)
     assert spooled(worker_directory) == []

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.stubs.runtime import PATIENCE_SEC, FakeRuntime
 
+from bloom.worker.board import Measure
+from bloom.worker.config import LimitSettings
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopSignal
 from bloom.worker.options import Pace, WorkerOptions
 from bloom.worker.stopping import Stopping
@@ -75,9 +77,12 @@ class ScriptedExecutor:
 class DaemonUnderTest:
     """A daemon at work in the worker directory of `BLOOM_WORKER_DIR`."""
 
-    def __init__(self, options: WorkerOptions, executor: ScriptedExecutor) -> None:
+    def __init__(
+        self, options: WorkerOptions, executor: ScriptedExecutor, limits: LimitSettings, look: Measure | None
+    ) -> None:
         self.stopping = Stopping()
-        self._serving = asyncio.create_task(serve(options, executor, "for a test", self.stopping))
+        serving = serve(options, executor, "for a test", self.stopping, limits=limits, look=look)
+        self._serving = asyncio.create_task(serving)
 
     async def ended(self) -> None:
         """Wait until the daemon has ended by itself; raises what it raised."""
@@ -104,10 +109,19 @@ def options_for(runtime: FakeRuntime, *, slots: int = 1, grace_sec: float = 0, p
     )
 
 
+NO_LIMITS = LimitSettings(min_free_memory_mb=0, min_free_disk_mb=0)
+
+
 @asynccontextmanager
-async def daemon(options: WorkerOptions, executor: ScriptedExecutor) -> AsyncGenerator[DaemonUnderTest]:
-    """A daemon that is stopped, and has ended well, when the block is left."""
-    under_test = DaemonUnderTest(options, executor)
+async def daemon(
+    options: WorkerOptions,
+    executor: ScriptedExecutor,
+    *,
+    limits: LimitSettings = NO_LIMITS,
+    look: Measure | None = None,
+) -> AsyncGenerator[DaemonUnderTest]:
+    """A daemon that is stopped, and has ended well, when the block is left. `look` sees a machine of the test's making."""
+    under_test = DaemonUnderTest(options, executor, limits, look)
     try:
         yield under_test
         under_test.stopping.ask_at_once()

@@ -5,11 +5,21 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 from bloom.artifacts import store
-from bloom.artifacts.model import CHUNK_BYTES, INLINE_MAX_BYTES, Artifact, Place, Placement
-from bloom.base.errors import BloomError, Conflict, NotFound
-from bloom.base.ids import ArtifactId, TaskId
+from bloom.artifacts.model import (
+    CHUNK_BYTES,
+    INLINE_MAX_BYTES,
+    PREVIEW_BYTES,
+    Artifact,
+    Place,
+    Placement,
+    Upload,
+)
+from bloom.base.errors import BloomError, Conflict, NotFound, Upstream
+from bloom.base.ids import ArtifactId, TaskId, made_at
 from bloom.blobs.errors import BlobError
 from bloom.blobs.interface import BlobStore
 from bloom.db.pool import Database
@@ -24,6 +34,12 @@ STORE_REST_SEC = 15.0
 """After a failure the store is not asked again for so long, so that a hanging one does not hold up every completion."""
 
 MOVE_BATCH = 20
+
+OBJECTS = "artifacts"
+"""Outputs lie below this prefix in the object store."""
+
+ORPHAN_AGE = timedelta(hours=1)
+SWEEP_BATCH = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +63,7 @@ class ArtifactService:
         self._database = database
         self._blobs = blobs
         self._store_rests_until = 0.0
+        self._swept_to: str | None = None
 
     async def place(self, task_id: TaskId, artifact_id: ArtifactId, text: str) -> Placement:
         """Put `text` where it will stay, before the transaction that makes the artifact: the object store, else (not set, or
@@ -84,6 +101,32 @@ class ArtifactService:
         pieces = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
         return Placement(columns | {"place": Place.CHUNKS}, chunks=pieces)
 
+    async def place_upload(
+        self, task_id: TaskId, upload_id: ArtifactId, *, size_bytes: int, sha256: str
+    ) -> Placement | None:
+        """Where an output of the task stands that was uploaded before: in its chunks, or inline where it is small. None when
+        it is not there, not whole, or not of this size and digest. Reads all of it where its digest is not known yet.
+        """
+        async with self._database.transaction() as connection:
+            found = await store.upload(connection, upload_id)
+        if found is None or found.task_id != task_id or found.received != size_bytes or not found.whole:
+            return None
+        if sha256 != (found.sha256 or await self._take_digest(found)):
+            return None
+        inline = size_bytes <= INLINE_MAX_BYTES
+        beginning = await self._beginning(upload_id)
+        columns: dict[str, object] = {
+            "size_bytes": size_bytes,
+            "sha256": sha256,
+            "place": Place.INLINE if inline else Place.CHUNKS,
+            "content": beginning if inline else None,
+            "object_key": None,
+            "url": None,
+            "moves_to_store": self._blobs is not None,
+            "uploaded": True,
+        }
+        return Placement(columns, preview=beginning)
+
     async def discard(self, placement: Placement) -> None:
         """Delete what `place` put into the object store for an artifact that was not made. Failures are logged only."""
         if placement.object_key is not None and self._blobs is not None:
@@ -106,17 +149,28 @@ class ArtifactService:
             return await store.page(connection, task_id=task_id, before=before, limit=limit, cut=CUT_CHARS)
 
     async def content(self, artifact: Artifact) -> AsyncGenerator[bytes, None]:
-        """The content in pieces, in bounded memory. Raises Upstream when the object store fails before the first piece."""
+        """The content in pieces, in bounded memory. Raises Upstream when the object store fails before the first piece, or
+        when there is less than there should be.
+        """
         if artifact.place is Place.INLINE:
             yield (artifact.content or "").encode()
-        elif artifact.place is Place.STORE and artifact.object_key is not None:
-            async for piece in self._store().stream(artifact.object_key):
+            return
+        sent = 0
+        if artifact.place is Place.CHUNKS:
+            async for piece in self._chunks(artifact.id):
                 yield piece
-        else:
-            n = 0
-            while (piece := await self._chunk(artifact.id, n)) is not None:
-                yield piece
-                n += 1
+                sent += len(piece)
+            if sent == artifact.size_bytes:
+                return
+            # It was moved to the object store meanwhile.
+            artifact = await self.get(artifact.id)
+        if artifact.object_key is None:
+            raise Upstream("The content of this artifact is not whole.", code="content_incomplete")
+        async for piece in self._store().stream(artifact.object_key):
+            skipped = min(sent, len(piece))
+            sent -= skipped
+            if skipped < len(piece):
+                yield piece[skipped:]
 
     async def presigned(self, artifact_id: ArtifactId) -> tuple[str, int]:
         """A link to the content that needs no key, and its end in epoch milliseconds.
@@ -144,7 +198,7 @@ class ArtifactService:
         for artifact in waiting:
             key = object_key(artifact.task_id, artifact.id)
             try:
-                await self._blobs.put(key, self.content(artifact), content_type="text/plain; charset=utf-8")
+                await self._blobs.put(key, self.content(artifact), content_type=artifact.content_type)
             except BloomError as error:
                 _log.info("object store still down", extra={"waiting": len(waiting), "code": error.code})
                 break
@@ -154,6 +208,55 @@ class ArtifactService:
         if count:
             _log.info("outputs moved to the object store", extra={"count": count})
         return count
+
+    async def sweep_store(self) -> int:
+        """Delete objects whose completion never came or was refused, of the next 1,000 in the store; returns how many. Only
+        objects of tasks that this database knows, older than an hour by the store's clock and by ours.
+        """
+        if self._blobs is None:
+            return 0
+        listed = await self._blobs.page(OBJECTS, after=self._swept_to, limit=SWEEP_BATCH)
+        self._swept_to = listed[-1].key if len(listed) == SWEEP_BATCH else None
+        before = datetime.now(UTC) - ORPHAN_AGE
+        old: list[tuple[str, TaskId, ArtifactId]] = []
+        for found in listed:
+            task_id, _, artifact_id = found.key.removeprefix(f"{OBJECTS}/").partition("/")
+            made = made_at(artifact_id)
+            if found.modified < before and made is not None and made < before:
+                old.append((found.key, TaskId(task_id), ArtifactId(artifact_id)))
+        if not old:
+            return 0
+        async with self._database.transaction() as connection:
+            orphans = await store.orphans(connection, old)
+        for key in orphans:
+            await self._blobs.delete(key)
+        if orphans:
+            _log.info("unused objects deleted from the store", extra={"count": len(orphans)})
+        return len(orphans)
+
+    async def _take_digest(self, found: Upload) -> str:
+        digest = hashlib.sha256()
+        async for piece in self._chunks(found.id):
+            digest.update(piece)
+        async with self._database.transaction() as connection:
+            await store.note_digest(connection, found, digest.hexdigest())
+        return digest.hexdigest()
+
+    async def _beginning(self, upload_id: ArtifactId) -> str:
+        """The first 1 MiB of an upload, less a character that is cut there."""
+        taken = bytearray()
+        async with aclosing(self._chunks(upload_id)) as pieces:
+            async for piece in pieces:
+                taken += piece
+                if len(taken) >= PREVIEW_BYTES:
+                    break
+        return taken[:PREVIEW_BYTES].decode(errors="ignore")
+
+    async def _chunks(self, artifact_id: ArtifactId) -> AsyncGenerator[bytes, None]:
+        n = 0
+        while (piece := await self._chunk(artifact_id, n)) is not None:
+            yield piece
+            n += 1
 
     async def _chunk(self, artifact_id: ArtifactId, n: int) -> bytes | None:
         async with self._database.transaction() as connection:
@@ -170,4 +273,4 @@ class ArtifactService:
 
 def object_key(task_id: TaskId, artifact_id: ArtifactId) -> str:
     """The key of an artifact's content in the bucket."""
-    return f"artifacts/{task_id}/{artifact_id}"
+    return f"{OBJECTS}/{task_id}/{artifact_id}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from psycopg.rows import DictRow
 
-from bloom.artifacts.model import Artifact, Place, Upload
+from bloom.artifacts.model import Artifact, Place, Placement, Upload
 from bloom.base.ids import ArtifactId, TaskId
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
@@ -33,13 +33,15 @@ async def page(
     return [_artifact(row) for row in rows]
 
 
-async def insert_chunks(connection: Connection, artifact: Artifact, chunks: Sequence[bytes]) -> None:
-    """Write the content of a large artifact that came with its completion."""
-    params = {"id": artifact.id, "task_id": artifact.task_id, "size_bytes": artifact.size_bytes}
-    await connection.execute(_SQL["keep_content"], {**params, "sha256": artifact.sha256, "chunks": len(chunks)})
+async def keep_chunks(connection: Connection, task_id: TaskId, artifact_id: ArtifactId, placement: Placement) -> None:
+    """Write the chunks of `placement`: the content of a large artifact that came with its completion."""
+    size = {"size_bytes": placement.columns["size_bytes"], "sha256": placement.columns["sha256"]}
+    params = {"id": artifact_id, "task_id": task_id, "chunks": len(placement.chunks), **size}
+    await connection.execute(_SQL["keep_content"], params)
     async with connection.cursor() as cursor:
         await cursor.executemany(
-            _SQL["insert_chunk"], [{"id": artifact.id, "n": n, "data": data} for n, data in enumerate(chunks)]
+            _SQL["insert_chunk"],
+            [{"id": artifact_id, "n": n, "data": data} for n, data in enumerate(placement.chunks)],
         )
 
 

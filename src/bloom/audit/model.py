@@ -14,6 +14,11 @@ def worker_actor(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+def key_actor(key_name: str) -> str:
+    """The actor name of whoever shows a named key."""
+    return f"key:{key_name}"
+
+
 class AuditAction(StrEnum):
     """What can be found in the log; each is written in the statement that changes the state."""
 
@@ -31,6 +36,16 @@ class AuditAction(StrEnum):
     WORKER_REMOVED = "worker_removed"
     WORKER_DRAINED = "worker_drained"
     WORKER_RESUMED = "worker_resumed"
+    KEY_CREATED = "key_created"
+    KEY_REVOKED = "key_revoked"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the order in which transactions were begun: the one behind the entry `id` of the transaction `tx`."""
+
+    tx: int
+    id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,3 +7,16 @@ from bloom.audit_log
 where id < coalesce(%(before)s, 9223372036854775807)
 order by id desc
 limit %(limit)s;
+
+-- name: in_commit_order
+-- Entries behind the position (tx, id) of transactions that are older than every one under way: no entry can come before
+-- them any more, however late its transaction commits.
+select id, at, action, entity_type, entity_id, actor, detail, tx::text as transaction
+from bloom.audit_log
+where (tx, id) > (%(tx)s::xid8, %(id)s) and tx < pg_snapshot_xmin(pg_current_snapshot())
+order by tx, id
+limit %(limit)s;
+
+-- name: horizon
+-- The oldest transaction that is under way, and the next one that will begin.
+select pg_snapshot_xmin(pg_current_snapshot())::text as oldest, pg_snapshot_xmax(pg_current_snapshot())::text as next;

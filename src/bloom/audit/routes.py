@@ -1,12 +1,20 @@
 """HTTP of the audit log."""
 
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from fastapi import APIRouter, Request, Response
 
-from bloom.audit.schemas import AuditLogEntry
+from bloom.audit.model import Position
+from bloom.audit.schemas import AuditLogEntry, audit_fields
 from bloom.audit.service import AuditService
-from bloom.base.clock import to_ms
+from bloom.base.errors import InvalidInput
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, page_answer
+from bloom.web.sse import SseEvent, event_stream, last_event_id
+
+_CURSOR = re.compile("([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
 
 
 def audit_routes(audit: AuditService) -> APIRouter:
@@ -17,18 +25,35 @@ def audit_routes(audit: AuditService) -> APIRouter:
     async def page(request: Request, before: Before, limit: PageLimit = DEFAULT_LIMIT) -> Response:
         """Audit entries, newest first."""
         found = await audit.page(before=before, limit=limit + 1)
-        rows = [
-            {
-                "id": str(entry.id),
-                "timestamp": to_ms(entry.at),
-                "action": entry.action,
-                "entity_type": entry.entity_type,
-                "entity_id": entry.entity_id,
-                "actor": entry.actor,
-                "detail": entry.detail,
-            }
-            for entry in found[:limit]
-        ]
+        rows = [audit_fields(entry) for entry in found[:limit]]
         return page_answer(request, rows, more=len(found) > limit, last=found[:limit][-1].id if found else None)
 
+    @router.get("/stream", response_class=Response)
+    async def stream(request: Request) -> Response:
+        """Follow the audit log from now on, or after `Last-Event-ID`: `event: start`, whose id is where this begins, then
+        `event: audit` for each entry, each once, whichever replica is asked.
+        """
+        start = await audit.position(_position(last_event_id(request)))
+        return event_stream(_events(audit, start))
+
     return router
+
+
+async def _events(audit: AuditService, start: Position) -> AsyncGenerator[SseEvent, None]:
+    yield SseEvent({}, id=_cursor(start), event="start")
+    async with aclosing(audit.follow(start)) as entries:
+        async for position, entry in entries:
+            yield SseEvent(audit_fields(entry), id=_cursor(position), event="audit")
+
+
+def _cursor(position: Position) -> str:
+    return f"{position.tx}-{position.id}"
+
+
+def _position(cursor: str | None) -> Position | None:
+    if cursor is None:
+        return None
+    if not (match := _CURSOR.fullmatch(cursor)) or max(int(match[1]), int(match[2])) >= 2**63:
+        text = "Must be the id of an event of this stream, such as 1234-56"
+        raise InvalidInput(text, fields={"Last-Event-ID": [text]})
+    return Position(int(match[1]), int(match[2]))

@@ -1,7 +1,7 @@
 """Typed calls of the audit log's SQL."""
 
-from bloom.audit.model import AuditEntry
-from bloom.db.pool import Connection, fetch_all
+from bloom.audit.model import AuditEntry, Position
+from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 
 _SQL = load_queries("bloom.audit")
@@ -11,3 +11,15 @@ async def page(connection: Connection, *, before: int | None, limit: int) -> lis
     """Up to `limit` entries with an id below `before`, newest first."""
     rows = await fetch_all(connection, _SQL["page"], {"before": before, "limit": limit})
     return [AuditEntry(**row) for row in rows]
+
+
+async def in_commit_order(connection: Connection, *, after: Position, limit: int) -> list[tuple[Position, AuditEntry]]:
+    """Up to `limit` entries behind `after`, with their positions. Nothing will ever come between them."""
+    rows = await fetch_all(connection, _SQL["in_commit_order"], {"tx": str(after.tx), "id": after.id, "limit": limit})
+    return [(Position(int(row.pop("transaction")), row["id"]), AuditEntry(**row)) for row in rows]
+
+
+async def horizon(connection: Connection) -> tuple[int, int]:
+    """The oldest transaction under way and the next one that will begin."""
+    row = await fetch_one(connection, _SQL["horizon"], {})
+    return (int(row["oldest"]), int(row["next"])) if row else (0, 0)

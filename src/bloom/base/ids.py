@@ -6,6 +6,7 @@ New ids are UUID version 7 (RFC 9562, section 5.7): they sort by the time they w
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from typing import NewType
 from uuid import UUID
 
@@ -31,6 +32,15 @@ def _uuid7() -> str:
     milliseconds, fraction = tick >> 12, tick & 0xFFF
     random = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
     return str(UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 0b10 << 62 | random))
+
+
+def made_at(text: str) -> datetime | None:
+    """When an id was made, by the clock of who made it; None for what is no UUIDv7."""
+    try:
+        known = UUID(text)
+    except ValueError:
+        return None
+    return datetime.fromtimestamp((known.int >> 80) / 1000, UTC) if known.version == 7 else None
 
 
 def new_task_id() -> TaskId:

@@ -47,6 +47,7 @@ class ServerSettings(DataDirSettings):
     trusted_proxies: str = Field(default="127.0.0.1,::1", validation_alias="BLOOM_TRUSTED_PROXIES")
     rate_limit: str = Field(default="100/minute", validation_alias="BLOOM_RATE_LIMIT")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")
+    max_output_bytes: int = Field(default=2 * 1024**3, ge=1024, validation_alias="BLOOM_MAX_OUTPUT_BYTES")
     log_level: str = Field(default="info", validation_alias="BLOOM_LOG_LEVEL")
     log_format: Literal["human", "json"] = Field(default="human", validation_alias="BLOOM_LOG_FORMAT")
 
@@ -86,9 +87,7 @@ class ClientSettings(DataDirSettings):
     """Where the CLI and the worker find the runtime, and the key they show it."""
 
     url: str | None = Field(default=None, validation_alias="BLOOM_URL")
-    port: int | None = Field(
-        default=None, ge=1, le=65535, validation_alias=AliasChoices("BLOOM_RUNTIME_PORT", "PORT")
-    )
+    port: int | None = Field(default=None, ge=1, le=65535, validation_alias=AliasChoices("BLOOM_RUNTIME_PORT", "PORT"))
     api_key: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BLOOM_API_KEY", "RUNTIME_API_KEY"))
 
 

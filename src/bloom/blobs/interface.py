@@ -1,6 +1,8 @@
 """What the rest of the program knows of an object store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from bloom.base.errors import InvalidInput
@@ -8,6 +10,15 @@ from bloom.base.text import is_storable
 
 CHUNK_BYTES = 256 * 1024
 _LONGEST_KEY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as a list tells of it; `modified` by the store's clock."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class BlobStore(Protocol):
@@ -43,6 +54,10 @@ class BlobStore(Protocol):
 
     async def size(self, key: str) -> int:
         """The object's size in bytes. Raises BlobMissing."""
+        ...
+
+    async def page(self, prefix: str, *, after: str | None, limit: int) -> Sequence[StoredObject]:
+        """The first `limit` objects below `prefix/`, by key, behind the key `after`."""
         ...
 
     async def presign_get(self, key: str, *, expires_sec: int) -> str:

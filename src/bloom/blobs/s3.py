@@ -44,6 +44,8 @@ class S3Blobs(TransferStore):
     """The objects of one bucket. The bucket is made when a write finds it missing, at first use or later."""
 
     scheme = "minio"
+    # ListObjectsV2 (S3 API Reference): in the order of the keys' UTF-8 bytes.
+    _lists_by_key = True
     _refusal = "The object store refuses access: look at its access key, secret key and policy"
 
     def __init__(

@@ -2,21 +2,23 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
+from heapq import nsmallest
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from bloom.blobs.errors import BlobError, BlobMissing, BlobUnavailable
-from bloom.blobs.interface import CHUNK_BYTES, check_key
+from bloom.blobs.interface import CHUNK_BYTES, StoredObject, check_key
 from bloom.blobs.upload import UploadSource, take_first
 
 # Parts of a multipart upload: S3 wants at least 5 MiB each; about four are in memory at a time.
 PART_BYTES = 5 * 1024 * 1024
 _PARTS_AT_ONCE = 3
 _ABORT_SEC = 5.0
+_LIST_BATCH = 1000
 
 
 class TransferStore:
@@ -24,6 +26,7 @@ class TransferStore:
 
     scheme = ""
     _takes_content_type = True
+    _lists_by_key = False
     _refusal = "The object store refuses access"
 
     def __init__(self, store: S3Store | LocalStore | MemoryStore) -> None:
@@ -118,6 +121,22 @@ class TransferStore:
         check_key(key)
         with self._errors():
             return (await obstore.head_async(self._store, key))["size"]
+
+    async def page(self, prefix: str, *, after: str | None, limit: int) -> Sequence[StoredObject]:
+        """See BlobStore.page."""
+        check_key(prefix)
+        found: list[StoredObject] = []
+        listing = obstore.list(self._store, prefix, offset=after, chunk_size=_LIST_BATCH)  # pyright: ignore[reportUnknownMemberType]
+        try:
+            with self._errors():
+                async for batch in listing:
+                    found += [StoredObject(each["path"], each["size"], each["last_modified"]) for each in batch]
+                    found = nsmallest(limit, found, key=lambda each: each.key)
+                    if self._lists_by_key and len(found) == limit:
+                        break
+        except BlobMissing:  # no bucket yet
+            return []
+        return found
 
     async def presign_get(self, key: str, *, expires_sec: int) -> str:
         """Always raises BlobError: only an S3 store has such URLs."""

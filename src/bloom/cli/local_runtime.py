@@ -7,6 +7,7 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import Field, SecretStr
 from bloom.base.errors import BloomError, Unavailable
 from bloom.base.settings import ServerSettings, default_data_dir
 from bloom.cli.listen_socket import open_listen_socket, url_of
-from bloom.cli.supervisor import Child, Kept, Signals, tail
+from bloom.cli.supervisor import Child, Kept, Question, Signals, tail
 from bloom.cli.terminal import clean_line, is_terminal, make_output_robust, short_duration
 from bloom.client.address import ENDPOINT_FILE, is_loopback
 from bloom.db.data_dir import DataDirLock, write_atomically
@@ -129,6 +130,7 @@ class LocalRuntime:
     def _start_runtime(self, database_url: str, url: str, listening: socket.socket, lifeline: int) -> None:
         argv = _bloom("serve", "--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline))
         runtime = Child(
+            "the runtime",
             [*argv, "--reload"] if self._reload else argv,
             environment=os.environ | {"DATABASE_URL": database_url, "BLOOM_DATA_DIR": str(self._data_dir)},
             log=self._logs / "runtime.log",
@@ -137,7 +139,8 @@ class LocalRuntime:
         began = time.monotonic()
         runtime.start()
         self._runtime = runtime
-        self._wait_until_healthy(runtime, url)
+        if not self._wait_for(lambda: self._ask(url, "/health", 30) is not None, runtime, _RUNTIME_START_SEC):
+            raise _did_not_start("the runtime did not become healthy in time", runtime)
         self._step(f"Runtime started ({_since(began)})")
         self._keep("Runtime", runtime)
 
@@ -148,6 +151,7 @@ class LocalRuntime:
             return
         name = _worker_name()
         self._worker = Child(
+            "the worker",
             _bloom(
                 *("worker", "--runtime", url, "--name", name, "--slots", str(slots)),
                 # At a stop runs are handed back at once: Ctrl-C does not wait for a model.
@@ -157,27 +161,16 @@ class LocalRuntime:
             log=self._logs / "worker.log",
             pass_fds=(lifeline,),
         )
-        with self._client(url) as client:
-            heard_before = _last_heard(client, name)
-            self._worker.start()
-            online = self._wait_until_online(self._worker, client, name, heard_before)
+        heard_before = self._last_heard(url, name)
+
+        def is_online() -> bool:
+            return self._last_heard(url, name) not in (None, heard_before)
+
+        self._worker.start()
+        online = self._wait_for(is_online, self._worker, _WORKER_START_SEC)
         state = "online" if online else "starting"
         self._step(f"Worker {name} {state} ({slots} {'slot' if slots == 1 else 'slots'})")
         self._keep("Worker", self._worker)
-
-    def _wait_until_online(self, worker: Child, client: httpx.Client, name: str, heard_before: int | None) -> bool:
-        """Whether the runtime has heard of the worker soon; a slow machine is not waited for longer than that."""
-        deadline = time.monotonic() + _WORKER_START_SEC
-        # Few requests: they count against the limit that the person at this machine has.
-        pause_sec = 0.2
-        while not self._signals.stops and time.monotonic() < deadline:
-            self._signals.wait(pause_sec)
-            if not worker.alive:
-                raise _did_not_start(f"the worker stopped while it started ({worker.ending})", worker)
-            if (heard := _last_heard(client, name)) is not None and heard != heard_before:
-                return True
-            pause_sec = min(pause_sec * 1.5, 1)
-        return False
 
     def _keep(self, name: str, child: Child) -> None:
         self._kept.append(
@@ -190,26 +183,34 @@ class LocalRuntime:
             )
         )
 
-    def _wait_until_healthy(self, runtime: Child, url: str) -> None:
-        deadline = time.monotonic() + _RUNTIME_START_SEC
-        # The socket listens already: a request waits in it until the runtime takes it.
-        with self._client(url) as client:
-            while time.monotonic() < deadline:
-                with suppress(httpx.HTTPError):
-                    if client.get("/health").is_success:
-                        return
+    def _wait_for(self, ask: Callable[[], bool], child: Child, timeout_sec: float) -> bool:
+        """Wait until `ask` says yes; False after `timeout_sec`. Raises Unavailable when `child` dies or a signal comes."""
+        deadline = time.monotonic() + timeout_sec
+        with Question(ask) as question:
+            while not question.answered_yes:
                 if self._signals.stops:
                     raise Unavailable("the start was interrupted", code="interrupted")
-                if not runtime.alive:
-                    raise _did_not_start(f"the runtime stopped while it started ({runtime.ending})", runtime)
+                if not child.alive:
+                    raise _did_not_start(f"{child.name} stopped while it started ({child.ending})", child)
+                if time.monotonic() > deadline:
+                    return False
                 self._signals.wait(0.05)
-        raise _did_not_start("the runtime did not become healthy in time", runtime)
+        return True
 
-    def _client(self, url: str) -> httpx.Client:
+    def _ask(self, url: str, path: str, timeout_sec: float) -> httpx.Response | None:
+        """The runtime's answer to a GET, None when it has none or refuses; the socket listens before the runtime does."""
         key = self._settings.api_key
         headers = {} if key is None else {"X-Runtime-API-Key": key.get_secret_value()}
         # This machine is reached without the environment's proxies.
-        return httpx.Client(base_url=f"{url}/api/runtime", headers=headers, timeout=0.5, trust_env=False)
+        with suppress(httpx.HTTPError), httpx.Client(headers=headers, timeout=timeout_sec, trust_env=False) as client:
+            answer = client.get(f"{url}/api/runtime{path}")
+            return answer if answer.is_success else None
+        return None
+
+    def _last_heard(self, url: str, worker_name: str) -> int | None:
+        """When the runtime last heard of the worker (epoch milliseconds); None when it never did, or does not answer."""
+        answer = self._ask(url, f"/workers/{worker_name}", _WORKER_START_SEC)
+        return None if answer is None else answer.json().get("last_heartbeat")
 
     def _worker_environment(self) -> dict[str, str]:
         """The environment without the secrets of the runtime; its key under the name that a client knows."""
@@ -293,15 +294,6 @@ def _show(error: BloomError | OSError) -> None:
 
 def _did_not_start(message: str, child: Child) -> Unavailable:
     return Unavailable(message, code="start_failed", log=str(child.log), log_from=child.log_start)
-
-
-def _last_heard(client: httpx.Client, worker_name: str) -> int | None:
-    """When the runtime last heard of the worker (epoch milliseconds); None when it never did, or does not answer."""
-    with suppress(httpx.HTTPError, ValueError):
-        answer = client.get(f"/workers/{worker_name}")
-        if answer.is_success:
-            return answer.json().get("last_heartbeat")
-    return None
 
 
 def _bloom(*arguments: str) -> list[str]:

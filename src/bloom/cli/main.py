@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bloom import __version__
-from bloom.cli import db, task, worker
+from bloom.cli import db, key, task, worker
 from bloom.cli.exits import EPILOG, ExitCode
 from bloom.cli.options import JsonOption
 from bloom.cli.serve import serve
@@ -56,6 +56,7 @@ app.command("serve", epilog=EPILOG)(serve)
 app.command("up", short_help="Run everything here: database, runtime, worker.", epilog=EPILOG)(up)
 app.add_typer(task.app, name="task")
 app.add_typer(worker.app, name="worker")
+app.add_typer(key.app, name="key")
 app.add_typer(db.app, name="db")
 
 

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -68,8 +69,9 @@ class Child:
     """A program of ours in a session of its own, so that a terminal's Ctrl-C reaches only its parent."""
 
     def __init__(
-        self, argv: Sequence[str], *, environment: Mapping[str, str], log: Path, pass_fds: Sequence[int] = ()
+        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], log: Path, pass_fds: Sequence[int] = ()
     ) -> None:
+        self.name = name
         self.log = log
         self._argv = list(argv)
         self._environment = dict(environment)
@@ -165,6 +167,36 @@ class Kept:
         self._due = now + pause_sec
         self._pause_sec = min(pause_sec * 2, LONGEST_PAUSE_SEC)
         return pause_sec
+
+
+class Question:
+    """Asks until the answer is yes, within `with`, in a thread of its own: a slow answer keeps no signal waiting."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask = ask
+        self._yes = threading.Event()
+        self._given_up = threading.Event()
+
+    def __enter__(self) -> "Question":
+        threading.Thread(target=self._ask_on, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._given_up.set()
+
+    @property
+    def answered_yes(self) -> bool:
+        """Whether the answer has been yes."""
+        return self._yes.is_set()
+
+    def _ask_on(self) -> None:
+        pause_sec = 0.05
+        while not self._given_up.wait(pause_sec):
+            if self._ask():
+                return self._yes.set()
+            # Few requests: they count against the limit that the person at this machine has.
+            pause_sec = min(pause_sec * 1.5, 1)
+        return None
 
 
 def tail(path: Path, lines: int, *, since: int = 0) -> list[str]:

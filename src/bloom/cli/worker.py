@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bloom.cli.exits import EPILOG, errors_as_exits
+from bloom.cli.join import join
 from bloom.cli.options import JsonOption, RuntimeOption
 
 app = typer.Typer(
@@ -35,7 +36,12 @@ def run(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="This worker's name. Default: the host name.", show_default=False)
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, max=32, metavar="N", help="How many tasks it runs at once.")] = 1,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=32, metavar="N", help="How many tasks it runs at once. Default: 1.", show_default=False
+        ),
+    ] = None,
     executor: Annotated[Executor, typer.Option(help="How it runs a task; auto: as the config says, else claude.")] = (
         Executor.AUTO
     ),
@@ -47,7 +53,10 @@ def run(
         int | None, typer.Option(min=0, metavar="N", help="Stop when this inherited pipe is closed.")
     ] = None,
 ) -> None:
-    """Run a worker on this machine until it is stopped."""
+    """Run a worker on this machine until it is stopped.
+
+    On a machine that has joined no option is needed: runtime, name and slots stand in worker.toml, the key beside it.
+    """
     if ctx.invoked_subcommand is not None:
         ctx.obj = runtime
         return
@@ -56,16 +65,25 @@ def run(
     with errors_as_exits():
         from bloom.base.settings import ClientSettings, load
         from bloom.client import find_runtime
+        from bloom.worker.config import CONFIG_FILE, load_worker_config
         from bloom.worker.daemon import run_worker
-        from bloom.worker.options import WorkerOptions
+        from bloom.worker.joined import read_key
+        from bloom.worker.options import WorkerOptions, worker_dir
 
         settings = load(ClientSettings)
+        file = load_worker_config(config or worker_dir() / CONFIG_FILE)
+        # What this machine has joined is one thing, its address, name and key: the environment, which is the CLI's too, comes
+        # after it, and the key goes to no other address.
+        url = find_runtime(settings, runtime or file.runtime).url
+        key = read_key(worker_dir()) if url == file.runtime else None
+        if key is None and settings.api_key is not None:
+            key = settings.api_key.get_secret_value()
         code = run_worker(
             WorkerOptions(
-                runtime=find_runtime(settings, runtime).url,
-                api_key=None if settings.api_key is None else settings.api_key.get_secret_value(),
-                name=_checked_name(name),
-                slots=slots,
+                runtime=url,
+                api_key=key,
+                name=_checked_name(name or file.name),
+                slots=slots or file.slots or 1,
                 executor=executor.value,
                 config=config,
                 grace_sec=grace,
@@ -73,6 +91,9 @@ def run(
             )
         )
         raise typer.Exit(code)
+
+
+app.command(epilog=EPILOG)(join)
 
 
 @app.command("list", epilog=EPILOG)

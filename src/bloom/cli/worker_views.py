@@ -26,7 +26,7 @@ def list_workers(runtime: str | None, *, as_json: bool) -> None:
         if as_json:
             print_json(answer)
         elif workers:
-            print_table(["NAME", "STATUS", "BUSY", "HEARD", "LABELS"], [_row(worker) for worker in workers])
+            print_table(["NAME", "STATUS", "BUSY", "HEARD", "LABELS", "MACHINE"], [_row(worker) for worker in workers])
         else:
             print("no workers yet; start one with `bloom worker`")
         return ExitCode.DONE
@@ -59,4 +59,12 @@ def _row(worker: WorkerNode) -> list[str | Cell]:
         f"{worker.active_leases}/{worker.capabilities.max_concurrency}",
         ago(worker.last_heartbeat),
         ", ".join(worker.capabilities.labels),
+        _machine(worker),
     ]
+
+
+def _machine(worker: WorkerNode) -> str:
+    if worker.board is None:
+        return ""
+    words = ", ".join(worker.board.in_words())
+    return f"takes nothing new: {'; '.join(worker.board.pressure)} ({words})" if worker.board.pressure else words

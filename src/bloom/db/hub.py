@@ -1,7 +1,7 @@
 """News between processes: LISTEN/NOTIFY up, a hint only.
 
 A notification says where to look, never what is there; a lost one costs time, never a task. Topics are `queue` (there may be
-something to claim) and `task:<id>` (that task has news).
+something to claim), `task:<id>` (that task has news) and `keys` (a key was revoked).
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from bloom.db.pool import CONNECT_TIMEOUT_SEC, Connection
 
 CHANNEL = "bloom"
 QUEUE = "queue"
+KEYS = "keys"
 MAX_PAYLOAD_BYTES = 200
 RECONNECT_SEC = 1.0
-_EVERYTHING = "*"
+EVERYTHING = "*"
+"""Whoever subscribes to this is woken by all news."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ async def notify(connection: Connection, topics: Iterable[str]) -> None:
     if not payload:
         return
     if len(payload.encode()) > MAX_PAYLOAD_BYTES:
-        payload = _EVERYTHING
+        payload = EVERYTHING
     await connection.execute("select pg_notify(%s, %s)", (CHANNEL, payload))
 
 
@@ -88,7 +90,7 @@ class Hub:
 
     def wake(self, *topics: str) -> None:
         """Wake the holders of `topics` in this process; without topics, everybody."""
-        for topic in topics or tuple(self.subscriptions):
+        for topic in (*topics, EVERYTHING) if topics else tuple(self.subscriptions):
             for subscription in tuple(self.subscriptions.get(topic, ())):
                 subscription.wake()
 
@@ -112,4 +114,4 @@ class Hub:
             self.listening.set()
             self.wake()
             async for notification in connection.notifies():
-                self.wake(*(() if notification.payload == _EVERYTHING else notification.payload.split()))
+                self.wake(*(() if notification.payload == EVERYTHING else notification.payload.split()))

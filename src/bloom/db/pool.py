@@ -1,5 +1,6 @@
 """The pool of PostgreSQL connections, and what its failures mean to a caller."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,6 +42,7 @@ class Database:
             reconnect_timeout=5,
             open=False,
         )
+        self._checking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Start connecting; does not wait, a database that is away is met by 503 until it is back."""
@@ -64,7 +66,14 @@ class Database:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if isinstance(error, RETRYABLE):
                 raise
+            self._check_others()
             raise database_unavailable() from error
+
+    def _check_others(self) -> None:
+        """When one connection broke, the idle ones are likely broken too: find out before others are given them."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._pool.check(), name="pool-check")
+            self._checking.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 RETRYABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation)

@@ -20,8 +20,13 @@ from bloom.blobs.interface import BlobStore
 from bloom.blobs.open import open_blob_store
 from bloom.db.hub import Hub
 from bloom.db.pool import Database
+from bloom.keys.ring import NamedKeyRing
+from bloom.keys.routes import key_routes
+from bloom.keys.service import KeyService
+from bloom.server.access import API, RULES
 from bloom.server.maintenance import maintain
 from bloom.tasks.routes.clients import client_routes
+from bloom.tasks.routes.outputs import is_upload, output_routes
 from bloom.tasks.routes.streams import stream_routes
 from bloom.tasks.routes.workers import work_routes
 from bloom.tasks.service.completing import CompletionService
@@ -30,13 +35,13 @@ from bloom.tasks.service.granting import GrantService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.tasks import TaskService
+from bloom.tasks.service.uploading import UploadService
 from bloom.ui.routes import ui_routes
+from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.disconnect import Stopping
 from bloom.web.install import install_web
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import WorkerService
-
-API = "/api/runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +51,41 @@ class Runtime:
     database: Database
     hub: Hub
     audit: AuditService
+    ring: NamedKeyRing
+    keys: KeyService
     workers: WorkerService
     artifacts: ArtifactService
     tasks: TaskService
     granting: GrantService
     holding: HoldingService
     completing: CompletionService
+    uploading: UploadService
     removal: WorkerRemovalService
     following: FollowService
 
 
-def build_runtime(database_url: str, *, listen_url: str | None, pool_size: int, blobs: BlobStore | None) -> Runtime:
+def build_runtime(
+    database_url: str, *, listen_url: str | None, pool_size: int, blobs: BlobStore | None, max_output_bytes: int
+) -> Runtime:
     """Wire the services; nothing connects yet. `listen_url` goes around a transaction pooler."""
     database = Database(database_url, size=pool_size)
     hub = Hub(listen_url or database_url)
+    ring = NamedKeyRing(database, hub)
     artifacts = ArtifactService(database, blobs)
     tasks = TaskService(database)
     return Runtime(
         database=database,
         hub=hub,
-        audit=AuditService(database),
+        audit=AuditService(database, hub),
+        ring=ring,
+        keys=KeyService(database, ring),
         workers=WorkerService(database),
         artifacts=artifacts,
         tasks=tasks,
         granting=GrantService(database, hub),
         holding=HoldingService(database),
         completing=CompletionService(database, artifacts),
+        uploading=UploadService(database, max_bytes=max_output_bytes),
         removal=WorkerRemovalService(database),
         following=FollowService(tasks, hub),
     )
@@ -94,6 +108,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         listen_url=listen_url,
         pool_size=settings.pool_size,
         blobs=open_blob_store(settings),
+        max_output_bytes=settings.max_output_bytes,
     )
 
     @asynccontextmanager
@@ -101,7 +116,10 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         await runtime.database.open()
         background = [
             asyncio.create_task(runtime.hub.run(), name="hub"),
-            asyncio.create_task(maintain(runtime.holding, runtime.artifacts, runtime.hub), name="maintenance"),
+            asyncio.create_task(runtime.ring.follow(), name="keys"),
+            asyncio.create_task(
+                maintain(runtime.holding, runtime.artifacts, runtime.uploading, runtime.hub), name="maintenance"
+            ),
         ]
         try:
             yield
@@ -121,16 +139,32 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         openapi_url="/api/runtime/openapi.json",
     )
     app.state.runtime = runtime
-    stopping = install_web(app, settings)
+    stopping = install_web(
+        app,
+        settings,
+        keys=_key_ring(settings, runtime),
+        rules=RULES,
+        require_held=runtime.holding.require_held,
+        exempt_body=is_upload,
+    )
     app.include_router(client_routes(runtime.tasks, runtime.holding), prefix=API)
     app.include_router(stream_routes(runtime.tasks, runtime.following), prefix=API)
     app.include_router(work_routes(runtime.granting, runtime.holding, runtime.completing, runtime.removal), prefix=API)
+    app.include_router(output_routes(runtime.uploading, runtime.holding), prefix=API)
     app.include_router(worker_routes(runtime.workers), prefix=API)
     app.include_router(artifact_routes(runtime.artifacts), prefix=API)
     app.include_router(audit_routes(runtime.audit), prefix=API)
+    app.include_router(key_routes(runtime.keys, asked_for=settings.auth_required), prefix=API)
     app.include_router(ui_routes(runtime.tasks, runtime.workers))
     _add_health(app, runtime)
     return app, stopping
+
+
+def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
+    """The keys that are taken; None in development mode, which asks nobody for one."""
+    if settings.api_key is None:
+        return None
+    return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
 
 
 def _add_health(app: FastAPI, runtime: Runtime) -> None:

@@ -1,4 +1,4 @@
-"""What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, move outputs.
+"""What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, move outputs, sweep.
 
 Every replica does it; each step locks what it takes with SKIP LOCKED, so they share the work.
 """
@@ -12,12 +12,14 @@ from bloom.artifacts.service import ArtifactService
 from bloom.base.errors import BloomError
 from bloom.db.hub import QUEUE, Hub
 from bloom.tasks.service.holding import HoldingService
+from bloom.tasks.service.uploading import UploadService
 
 REAP_EVERY_SEC = 2.0
 """Well under the 15 seconds after expiry that the wire contract allows."""
 
 MARK_SILENT_EVERY_SEC = 5.0
 MOVE_EVERY_SEC = 15.0
+SWEEP_EVERY_SEC = 60.0
 
 DUE_AT_LEAST_EVERY_SEC = 5.0
 """Also the fallback for a lost notification: whoever waits for a task looks again then."""
@@ -27,7 +29,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-async def maintain(holding: HoldingService, artifacts: ArtifactService, hub: Hub) -> None:
+async def maintain(holding: HoldingService, artifacts: ArtifactService, uploads: UploadService, hub: Hub) -> None:
     """Run all steps until cancelled. A failing step is logged and tried again."""
 
     async def wake_due() -> float:
@@ -39,6 +41,8 @@ async def maintain(holding: HoldingService, artifacts: ArtifactService, hub: Hub
         group.create_task(_every(REAP_EVERY_SEC, "reaping", holding.reap))
         group.create_task(_every(MARK_SILENT_EVERY_SEC, "marking silent workers", holding.mark_silent_workers))
         group.create_task(_every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
+        group.create_task(_every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
+        group.create_task(_every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
         group.create_task(_due_on_time(wake_due))
 
 

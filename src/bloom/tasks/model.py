@@ -151,6 +151,24 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectedResult:
+    """One row of `rejected_results`: what a worker reported of a lease that it had lost, for the `reason` that it ended."""
+
+    id: ResultId
+    task_id: TaskId
+    lease_id: LeaseId
+    worker_id: WorkerId
+    status: str
+    output: str | None
+    error_message: str | None
+    code: str | None
+    metrics: dict[str, Any]
+    reason: str
+    rejected_at: datetime
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One numbered piece of a run. `id` counts all events of the task from 1; `seq` those of one lease."""
 

@@ -1,12 +1,14 @@
 """The wire of tasks and leases: what clients and workers send, and what they read. Times are epoch milliseconds."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from bloom.base.clock import to_ms, to_ms_or_none
 from bloom.base.fields import StorableJson, StorableText
-from bloom.tasks.model import Event, Lease, LeaseStatus, Result, Task, TaskStatus
+from bloom.tasks.model import Event, Lease, LeaseStatus, RejectedResult, Result, Task, TaskStatus
+from bloom.workers.schemas import Board
 
 MAX_ATTEMPTS = 10
 MAX_BATCH = 1000
@@ -100,7 +102,8 @@ class ReportBody(Request):
     """The report that ends a lease.
 
     `retryable` puts the task back after a backoff (or `retry_after_sec`), `dead` at its last attempt. `code` is the stable
-    code of an error. `hand_back` returns the task to the queue at once and takes back the attempt.
+    code of an error. `hand_back` returns the task to the queue at once and takes back the attempt. `output_ref` names an
+    output that was uploaded before, of this size in bytes and this SHA-256 (hex); it takes the place of `output`.
     """
 
     status: Literal["success", "error"]
@@ -113,6 +116,18 @@ class ReportBody(Request):
     retry_after_sec: Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False, strict=True)] | None = None
     code: Annotated[StorableText, Field(min_length=1, max_length=64)] | None = None
     hand_back: StrictBool = False
+    output_ref: Name | None = None
+    output_size: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
+    output_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_output(self) -> Self:
+        if self.output_ref is not None:
+            if self.output is not None or self.status != "success":
+                raise PydanticCustomError("output_ref", "output_ref takes the place of the output of a success")
+            if self.output_size is None or self.output_sha256 is None:
+                raise PydanticCustomError("output_ref", "output_ref comes with output_size and output_sha256")
+        return self
 
 
 class CompleteTask(ReportBody):
@@ -131,6 +146,7 @@ class Claim(Request):
     slots: Annotated[StrictInt, Field(ge=1, le=32)] = 1
     wait_sec: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False, strict=True)] = 0
     ttl_seconds: Annotated[StrictInt, Field(ge=1, le=MAX_TTL_SEC)] = DEFAULT_TTL_SEC
+    board: Board | None = None
 
 
 class HeldLease(Request):
@@ -140,9 +156,10 @@ class HeldLease(Request):
 
 
 class Extend(Request):
-    """POST /workers/{id}/extend."""
+    """POST /workers/{id}/extend. With no lease it is a sign of life."""
 
     leases: Annotated[list[HeldLease], Field(max_length=MAX_BATCH)]
+    board: Board | None = None
 
 
 class Completion(ReportBody):
@@ -228,7 +245,7 @@ class LeaseOut(BaseModel):
 
 
 class LLMResult(BaseModel):
-    """What one attempt reported."""
+    """What one attempt reported. `rejected`: it had lost its lease by then, for the `reason` given, and nothing came of it."""
 
     id: str
     task_id: str
@@ -242,6 +259,8 @@ class LLMResult(BaseModel):
     metrics: dict[str, Any]
     completed_at: int
     truncated: bool | None = None
+    rejected: bool | None = None
+    reason: str | None = None
 
 
 class EventOut(BaseModel):
@@ -287,6 +306,14 @@ class AppendAnswer(BaseModel):
     cancel: bool
 
 
+class UploadAnswer(BaseModel):
+    """How many bytes of an output were `received`, and what a completion calls it; `cancel`: a person asked for the end."""
+
+    output_ref: str | None
+    received: int
+    cancel: bool = False
+
+
 class CompletionOutcome(BaseModel):
     """One item of the answer to POST /workers/{id}/complete. `outcome` is `ok` or the code of the refusal."""
 
@@ -309,7 +336,10 @@ def task_fields(task: Task) -> dict[str, Any]:
         "agent_slug": task.agent_slug,
         "prompt": task.prompt,
         "context_hints": list(task.context_hints),
-        "policy": {"timeout_sec": task.timeout_sec, "budget": int(task.budget) if task.budget % 1 == 0 else task.budget},
+        "policy": {
+            "timeout_sec": task.timeout_sec,
+            "budget": int(task.budget) if task.budget % 1 == 0 else task.budget,
+        },
         "desired_format": task.desired_format,
         "status": task.status,
         "created_at": to_ms(task.created_at),
@@ -361,6 +391,28 @@ def result_fields(result: Result) -> dict[str, Any]:
         "completed_at": to_ms(result.completed_at),
     }
     if result.truncated:
+        fields["truncated"] = True
+    return fields
+
+
+def rejected_fields(rejected: RejectedResult) -> dict[str, Any]:
+    """`rejected` as the fields of an LLMResult."""
+    fields: dict[str, Any] = {
+        "id": rejected.id,
+        "task_id": rejected.task_id,
+        "worker_id": rejected.worker_id,
+        "lease_id": rejected.lease_id,
+        "artifact_id": None,
+        "status": rejected.status,
+        "output": rejected.output,
+        "error_message": rejected.error_message,
+        "code": rejected.code,
+        "metrics": rejected.metrics,
+        "completed_at": to_ms(rejected.rejected_at),
+        "rejected": True,
+        "reason": rejected.reason,
+    }
+    if rejected.truncated:
         fields["truncated"] = True
     return fields
 

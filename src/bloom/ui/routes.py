@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 from bloom import __version__
 from bloom.tasks.service.tasks import TaskService
 from bloom.web.auth import principal_of
+from bloom.workers.schemas import Board
 from bloom.workers.service import WorkerService
 
 RECENT = 20
@@ -28,6 +29,7 @@ def ui_routes(tasks: TaskService, workers: WorkerService) -> APIRouter:
     """The router at the root. Who shows no key where one is needed sees only that the runtime is there."""
     pages = Environment(loader=PackageLoader("bloom.ui"), autoescape=select_autoescape(default=True))
     pages.filters["ago"] = _ago
+    pages.filters["board"] = Board.model_validate
     style = files("bloom.ui").joinpath("style.css").read_text(encoding="utf-8")
     router = APIRouter(include_in_schema=False)
 

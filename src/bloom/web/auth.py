@@ -151,5 +151,10 @@ def current_principal(request: Request) -> Principal:
     return principal
 
 
+def presented_key(request: Request) -> str:
+    """The key as the caller shows it, valid or not; empty for none. For the one route that exchanges it."""
+    return (header(request.scope, KEY_HEADER) or b"").decode("latin-1")
+
+
 def _unauthorized() -> Unauthorized:
     return Unauthorized("A valid key is needed in the header X-Runtime-API-Key")

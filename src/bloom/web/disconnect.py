@@ -1,4 +1,4 @@
-"""The two ends of a request that waits: its client leaves, or the server stops."""
+"""The ends of a request that waits: its client leaves, the server stops, or the key it was made with is revoked."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
+
+from bloom.web.auth import until_withdrawn
 
 T = TypeVar("T")
 
@@ -57,13 +59,19 @@ async def first_to_end(*waits: Coroutine[Any, Any, None]) -> None:
         await end_tasks(*tasks)
 
 
+async def until_over(scope: Scope, receive: Receive) -> None:
+    """Return when the client has left, the server stops or the caller's key is valid no longer, whichever is first."""
+    await first_to_end(until_disconnected(receive), stopping_of(scope).wait(), until_withdrawn(scope))
+
+
 async def until_gone(request: Request) -> None:
-    """Return when the client has left or the server stops, whichever is first."""
-    await first_to_end(until_disconnected(request.receive), stopping_of(request.scope).wait())
+    """`until_over` of a request whose body was read."""
+    await until_over(request.scope, request.receive)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The outcome of `work`, or None when the client left or the server began to stop before there was one.
+    """The outcome of `work`, or None when the client left, the server began to stop or the caller's key was revoked
+    before there was one.
 
     `work` is then cancelled, and has to bear that at each of its awaits.
     """

@@ -1,5 +1,7 @@
 """Puts the middleware around an app, in the one right order."""
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI
 
 from bloom.base.settings import ServerSettings
@@ -11,6 +13,7 @@ from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
 from bloom.web.proxies import ProxyHeadersMiddleware, parse_trusted_proxies
 from bloom.web.rate_limit import RateLimitMiddleware, parse_rate_limit
 from bloom.web.request_context import RequestContextMiddleware
+from bloom.web.roles import NO_RULES, RequireHeld, RoleMiddleware, Rule, none_is_held
 from bloom.web.security_headers import SecurityHeadersMiddleware
 
 
@@ -19,13 +22,16 @@ def install_web(
     settings: ServerSettings,
     *,
     keys: KeyRing | None = None,
+    rules: Mapping[tuple[str, str], Rule] = NO_RULES,
+    require_held: RequireHeld = none_is_held,
     exempt_body: ExemptBody = no_exempt_body,
 ) -> Stopping:
     """Add error handlers and middleware to `app`, before it serves anything.
 
     Returns the `Stopping` on which whoever runs the server calls `begin()` when it stops, before it waits for
-    connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone. Raises ConfigurationError that
-    names the variable for a bad `BLOOM_RATE_LIMIT` or `BLOOM_TRUSTED_PROXIES`.
+    connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone; `rules` and `require_held`
+    are those of `RoleMiddleware`. Raises ConfigurationError that names the variable for a bad `BLOOM_RATE_LIMIT` or
+    `BLOOM_TRUSTED_PROXIES`.
 
     The order, from the outside, and why:
     1. request context: an id and a log line for each request, refused ones too;
@@ -34,7 +40,7 @@ def install_web(
     4. proxies: everything below sees the real client; the redirect to https comes before any key is looked at;
     5. identify, or in development mode the guard: the limit must know who is known;
     6. rate limit: before the refusal of wrong keys, so that guessing is counted;
-    7. require key; 8. body limit: the body of a refused request is never read.
+    7. require key; 8. roles; 9. body limit: the body of a refused request is never read.
     """
     stopping = Stopping()
     limit = parse_rate_limit(settings.rate_limit)
@@ -45,6 +51,7 @@ def install_web(
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, exempt=exempt_body)
+    app.add_middleware(RoleMiddleware, rules=rules, require_held=require_held)
     app.add_middleware(RequireKeyMiddleware)
     if limit is not None:
         app.add_middleware(RateLimitMiddleware, limit=limit)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from bloom.web.disconnect import end_tasks, first_to_end, stopping_of, until_disconnected
+from bloom.web.disconnect import end_tasks, until_over
 
 KEEPALIVE_SEC = 15.0
 RETRY_MS = 2000
@@ -62,7 +62,7 @@ class _EventStream(StreamingResponse):
         self._keepalive_sec = keepalive_sec
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ended = asyncio.ensure_future(first_to_end(until_disconnected(receive), stopping_of(scope).wait()))
+        ended = asyncio.ensure_future(until_over(scope, receive))
         upcoming: asyncio.Future[SseEvent] | None = None
 
         async def write(chunk: bytes, *, more: bool = True) -> None:
@@ -92,7 +92,7 @@ class _EventStream(StreamingResponse):
 
 
 def event_stream(source: AsyncIterator[SseEvent], *, keepalive_sec: float = KEEPALIVE_SEC) -> StreamingResponse:
-    """An answer that sends the events of `source` until it ends, the client leaves or the server stops.
+    """An answer that sends the events of `source` until it ends, the client leaves, the server stops or the key is revoked.
 
     `source` is then closed (`aclose`, where it has one). While nothing happens a comment is sent every `keepalive_sec`
     seconds, so that proxies keep the connection. An error of `source` cuts the connection: the client comes back with

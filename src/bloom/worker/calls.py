@@ -15,11 +15,13 @@ from bloom.tasks.schemas import (
     Claim,
     ClaimAnswer,
     CompleteBatchAnswer,
+    Extend,
     ExtendAnswer,
     HeldLease,
 )
 from bloom.worker.options import WorkerOptions
 from bloom.worker.reachability import Reachability, is_passing
+from bloom.workers.schemas import Board
 
 _CLAIM_SEC = 10
 _SETTLE_SEC = 2
@@ -93,9 +95,10 @@ class WorkerCalls:
         timeout_sec = claim.wait_sec + _CLAIM_SEC if claim.wait_sec else _SETTLE_SEC
         return await self._ask_as_worker("claim", self._claiming, "claim", claim.model_dump(), ClaimAnswer, timeout_sec)
 
-    async def extend(self, lease_ids: Sequence[str], timeout_sec: float) -> ExtendAnswer:
-        """Prolong these leases, in one request."""
-        body = {"leases": [HeldLease(lease_id=lease_id).model_dump() for lease_id in lease_ids]}
+    async def extend(self, lease_ids: Sequence[str], timeout_sec: float, board: Board) -> ExtendAnswer:
+        """Prolong these leases, in one request. With none it only tells that this worker is there, and of its `board`."""
+        leases = [HeldLease(lease_id=lease_id) for lease_id in lease_ids]
+        body = Extend(leases=leases, board=board).model_dump()
         return await self._ask_as_worker("extend", self._extending, "extend", body, ExtendAnswer, timeout_sec)
 
     async def append(self, task_id: str, lease_id: str, events: Sequence[dict[str, Any]]) -> AppendAnswer:

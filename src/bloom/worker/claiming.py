@@ -9,6 +9,7 @@ from bloom.base.ids import new_request_id
 from bloom.client import RuntimeRefused, RuntimeUnreachable
 from bloom.tasks.model import LeaseStatus
 from bloom.tasks.schemas import Claim, ClaimAnswer, LeasedTask
+from bloom.worker.board import BoardWatch
 from bloom.worker.clocks import boot_clock
 from bloom.worker.fitness import Fitness
 from bloom.worker.options import Pace
@@ -21,6 +22,9 @@ log = logging.getLogger("bloom.worker")
 Ask = Callable[[Claim], Coroutine[Any, Any, ClaimAnswer]]
 """Send one claim. Raises RuntimeUnreachable or RuntimeRefused."""
 
+Tell = Callable[[], Coroutine[Any, Any, None]]
+"""Tell the runtime that this worker is there, though it claims nothing; raises nothing."""
+
 Take = Callable[[LeasedTask, float], Coroutine[Any, Any, None]]
 """Begin the run of a lease that was granted to a claim first sent at this moment of the daemon's clock."""
 
@@ -32,7 +36,9 @@ class Claiming:
         self,
         runs: Runs,
         fitness: Fitness,
+        watch: BoardWatch,
         ask: Ask,
+        tell: Tell,
         take: Take,
         stopping: asyncio.Event,
         pace: Pace,
@@ -40,11 +46,14 @@ class Claiming:
     ) -> None:
         self._runs = runs
         self._fitness = fitness
+        self._watch = watch
         self._ask = ask
+        self._tell = tell
         self._take = take
         self._stopping = stopping
         self._pace = pace
         self._now = now
+        self._told_at = now() - pace.tell_sec
 
     async def claim_until_stopped(self) -> None:
         """Claim whenever a slot is free. When stopped, what the claim under way was granted is taken too."""
@@ -52,14 +61,15 @@ class Claiming:
             await unless(self._stopping, self._runs.until(lambda: self._runs.free > 0))
             if self._stopping.is_set():
                 return
-            if pause_sec := self._fitness.pause_sec():
-                await pause(pause_sec, self._stopping)
+            if self._watch.pressed or self._fitness.pause_sec():
+                await self._claim_nothing()
                 continue
             claim = Claim(
                 request_id=new_request_id(),
                 slots=min(self._runs.free, 32),
                 wait_sec=self._pace.wait_sec,
                 ttl_seconds=self._pace.ttl_sec,
+                board=self._watch.board(),
             )
             # A lease may have been granted to the first of several requests, so it is trusted from there on.
             first_sent_at = self._now()
@@ -67,6 +77,17 @@ class Claiming:
             for leased in answer.leases:
                 if leased.lease.status is LeaseStatus.ACTIVE and leased.lease.id not in self._runs:
                     await self._take(leased, first_sent_at)
+
+    async def _claim_nothing(self) -> None:
+        """Wait until the machine has room again and the worker is fit, and be heard of meanwhile."""
+        while not self._stopping.is_set():
+            wait_sec = self._pace.board_sec if self._watch.pressed else self._fitness.pause_sec()
+            if not wait_sec:
+                return
+            if (silent_sec := self._now() - self._told_at) >= self._pace.tell_sec:
+                await unless(self._stopping, self._tell())
+                self._told_at, silent_sec = self._now(), 0.0
+            await pause(min(wait_sec, self._pace.tell_sec - silent_sec), self._stopping)
 
     async def _ask_until_answered(self, claim: Claim) -> ClaimAnswer | None:
         """The answer to `claim`, however often it has to be sent; None when the daemon is to stop before."""

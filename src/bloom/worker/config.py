@@ -1,4 +1,4 @@
-"""The worker's configuration file (TOML, optional): executor, Claude CLI, agents, command.
+"""The worker's configuration file (TOML, optional): runtime, name, slots, executor, Claude CLI, agents, command.
 
 Every key is shown, with comments, in `docs/worker.example.toml`.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bloom.base.errors import ConfigurationError
+from bloom.client.address import check_url
 from bloom.worker.executors.environment import is_withheld
 
 CONFIG_FILE = "worker.toml"
@@ -51,6 +52,19 @@ def _absolute(path: str) -> str:
     return expanded
 
 
+def _address(text: str) -> str:
+    try:
+        return check_url(text, "it")
+    except ConfigurationError as error:
+        raise ValueError(error.message) from None
+
+
+def _worker_name(name: str) -> str:
+    if not 1 <= len(name) <= 128 or not name.isprintable():
+        raise ValueError("must be 1 to 128 printable characters")
+    return name
+
+
 Argument = Annotated[str, AfterValidator(_storable_in_argv)]
 PlainWord = Annotated[str, AfterValidator(_not_an_option)]
 VariableName = Annotated[str, AfterValidator(_passable)]
@@ -87,14 +101,29 @@ class CommandSettings(_Table):
     argv: list[Argument] | None = Field(default=None, min_length=1)
 
 
-class WorkerConfig(_Table):
-    """The whole file. Durations are in seconds."""
+class LimitSettings(_Table):
+    """Beyond these the worker takes nothing new; what runs goes on. 0 switches a `min_...` off, None a `max_...`."""
 
+    min_free_memory_mb: int = Field(default=200, ge=0)
+    min_free_disk_mb: int = Field(default=200, ge=0)
+    max_load_per_core: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_temperature_c: float | None = Field(default=None, ge=20, le=150)
+
+
+class WorkerConfig(_Table):
+    """The whole file. Durations are in seconds. What `bloom worker` is told by its options goes before `runtime`, `name` and
+    `slots`.
+    """
+
+    runtime: Annotated[str, AfterValidator(_address)] | None = None
+    name: Annotated[str, AfterValidator(_worker_name)] | None = None
+    slots: int | None = Field(default=None, ge=1, le=32)
     executor: ExecutorName | None = None
     stop_grace_sec: float = Field(default=3.0, ge=0, le=60)
     pass_env: list[VariableName] = []
     claude: ClaudeSettings = ClaudeSettings()
     command: CommandSettings = CommandSettings()
+    limits: LimitSettings = LimitSettings()
     agents: dict[str, AgentSettings] = {}
 
     def agent(self, slug: str) -> AgentSettings:
@@ -105,7 +134,12 @@ class WorkerConfig(_Table):
         return settings.model_copy(update={"env": {**common.env, **own.env}})
 
 
-_TABLES: Mapping[str, type[_Table]] = {"claude": ClaudeSettings, "command": CommandSettings, "agents": AgentSettings}
+_TABLES: Mapping[str, type[_Table]] = {
+    "claude": ClaudeSettings,
+    "command": CommandSettings,
+    "limits": LimitSettings,
+    "agents": AgentSettings,
+}
 
 
 def load_worker_config(path: Path) -> WorkerConfig:

@@ -6,7 +6,7 @@ import os
 
 from bloom.base.errors import ConfigurationError
 from bloom.base.logging import configure_logging
-from bloom.worker.config import CONFIG_FILE, load_worker_config
+from bloom.worker.config import CONFIG_FILE, LimitSettings, load_worker_config
 from bloom.worker.executors.choice import build_executor, choose_executor
 from bloom.worker.executors.interface import Executor
 from bloom.worker.options import WorkerOptions, worker_dir
@@ -37,16 +37,16 @@ def run_worker(options: WorkerOptions) -> int:
             choice = choose_executor(config)
             name, why = choice.name, choice.reason
         executor = build_executor(config, directory / "workspaces", name)
-        return asyncio.run(_serve(options, executor, why))
+        return asyncio.run(_serve(options, executor, why, config.limits))
 
 
-async def _serve(options: WorkerOptions, executor: Executor, why: str) -> int:
+async def _serve(options: WorkerOptions, executor: Executor, why: str, limits: LimitSettings) -> int:
     with stopping_on_signals() as stopping:
         watching = None
         if options.lifeline_fd is not None:
             watching = asyncio.create_task(stop_with_parent(options.lifeline_fd, stopping))
         try:
-            await serve(options, executor, why, stopping)
+            await serve(options, executor, why, stopping, limits=limits)
         finally:
             if watching is not None:
                 watching.cancel()

@@ -16,6 +16,7 @@ class Fitness:
         self._pace = pace
         self._next_sec = pace.fault_first_sec
         self._unfit_until = 0.0
+        self._fault = ""
 
     def judge(self, report: Report) -> None:
         """A run ended by itself with `report`."""
@@ -24,6 +25,7 @@ class Fitness:
             self._next_sec = self._pace.fault_first_sec
             return
         self._unfit_until = time.monotonic() + self._next_sec
+        self._fault = report.error_message or "this worker cannot run tasks"
         log.error(
             "this worker cannot run tasks: %s; it claims nothing for now",
             report.error_message,
@@ -34,3 +36,7 @@ class Fitness:
     def pause_sec(self) -> float:
         """How long to claim nothing; 0 when the worker is fit."""
         return max(0.0, self._unfit_until - time.monotonic())
+
+    def fault(self) -> str | None:
+        """Why the worker is not fit, for a person; None when it is."""
+        return self._fault if self.pause_sec() else None

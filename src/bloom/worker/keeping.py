@@ -133,4 +133,4 @@ class Keeping:
 
 
 def _is_watched(run: Run) -> bool:
-    return run.confirmed.is_set() and run.stop.reason is None and not run.reported.is_set()
+    return run.confirmed.is_set() and not run.stop.lost.is_set() and not run.reported.is_set()

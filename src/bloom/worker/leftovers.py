@@ -5,7 +5,7 @@ import logging
 
 from bloom.worker.child import end_strays
 from bloom.worker.clocks import now_ms
-from bloom.worker.completion import hand_back
+from bloom.worker.completion import failure
 from bloom.worker.runs import Run
 from bloom.worker.spool import Spool
 
@@ -15,8 +15,9 @@ log = logging.getLogger("bloom.worker")
 async def recover(spool: Spool) -> list[Run]:
     """The runs found in `spool`, each over and with a report. When this returns none of their children lives.
 
-    A run without a report was cut off by the end of its daemon: its task goes back to the queue at once, and the
-    attempt does not count. Raises OSError where the spool cannot be read.
+    A run without a report was cut off by the end of its daemon: its task goes back to the queue. The runtime counts such
+    deaths (code `worker_died`), so that a task which kills its workers does not come back for ever. Raises OSError where
+    the spool cannot be read.
     """
     runs: list[Run] = []
     for spooled in await asyncio.to_thread(spool.leftovers):
@@ -27,7 +28,8 @@ async def recover(spool: Spool) -> list[Run]:
             log.info("found a report that was not delivered", extra=told)
         else:
             log.warning("found a run that was cut off; its task is handed back", extra=told)
-            completion = hand_back(spooled.entry, "handed back because the worker's daemon was killed")
+            message = "the worker's daemon was killed while the task ran"
+            completion = failure(spooled.entry, "worker_died", message, hand_back=True)
             await asyncio.to_thread(spooled.write_report, completion, now_ms())
         run = Run(spooled, None, ttl_sec=0)
         run.has_report = True

@@ -24,6 +24,10 @@ class Pace:
     fault_max_sec: float = 600
     """After a run that failed by the worker's own fault (no CLI, no login) it claims nothing for this long, doubled
     each time it happens again: every other task would fail here too."""
+    board_sec: float = 5
+    """The machine is looked at this often."""
+    tell_sec: float = 15
+    """A worker that takes nothing new, and so claims nothing, tells this often that it is there."""
     request_sec: float = 30
     """Bound on each request that does not wait on purpose."""
     farewell_sec: float = 5
@@ -49,7 +53,11 @@ class WorkerOptions:
     pace: Pace = Pace()
 
 
-def worker_dir() -> Path:
-    """Where a worker daemon keeps its spool and its workspaces: `BLOOM_WORKER_DIR`, else `~/.bloom-worker`."""
-    named = os.environ.get("BLOOM_WORKER_DIR")
-    return (Path(named) if named else Path.home() / ".bloom-worker").expanduser().absolute()
+WORKER_DIR_VARIABLE = "BLOOM_WORKER_DIR"
+WORKER_DIR_NAME = ".bloom-worker"
+
+
+def worker_dir(home: Path | None = None) -> Path:
+    """Where a worker daemon keeps its key, spool and workspaces: `BLOOM_WORKER_DIR`, else `~/.bloom-worker` (of `home`)."""
+    named = os.environ.get(WORKER_DIR_VARIABLE)
+    return (Path(named) if named else (home or Path.home()) / WORKER_DIR_NAME).expanduser().absolute()

@@ -47,7 +47,8 @@ async def _completion(run: Run, task: RunTask, executor: Executor, fitness: Fitn
         case StopReason.CANCELLED:
             return failure(entry, "cancelled", "stopped because a person cancelled the task", metrics=metrics)
         case StopReason.SHUTDOWN:
-            return hand_back(entry, "handed back because the worker was stopped", metrics=metrics)
+            message = "handed back because the worker was stopped, or takes nothing new"
+            return hand_back(entry, message, metrics=metrics)
         case _ if run.lost:
             return None
         case _:

@@ -7,12 +7,16 @@ of this worker.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
+from functools import partial
 
 from bloom.client import RuntimeRefused, RuntimeUnreachable
-from bloom.tasks.schemas import LeasedTask
+from bloom.tasks.schemas import ExtendAnswer, LeasedTask
+from bloom.worker.board import BoardWatch, Measure, measure
 from bloom.worker.calls import WorkerCalls
 from bloom.worker.claiming import Claiming
 from bloom.worker.completion import hand_back
+from bloom.worker.config import LimitSettings
 from bloom.worker.delivery import Delivery
 from bloom.worker.executors.interface import Executor, RunTask, StopReason
 from bloom.worker.fitness import Fitness
@@ -32,8 +36,17 @@ log = logging.getLogger("bloom.worker")
 _FULL_DISK_PAUSE_SEC = 30
 
 
-async def serve(options: WorkerOptions, executor: Executor, why: str, stopping: Stopping) -> None:
-    """Run the daemon in this event loop until `stopping`, with `executor`, which was chosen for the reason `why`.
+async def serve(
+    options: WorkerOptions,
+    executor: Executor,
+    why: str,
+    stopping: Stopping,
+    *,
+    limits: LimitSettings | None = None,
+    look: Measure | None = None,
+) -> None:
+    """Run the daemon in this event loop until `stopping`, with `executor`, which was chosen for the reason `why`. Beyond
+    `limits` of the machine, at which it looks by `look`, it takes nothing new.
 
     The caller holds the lock of the worker directory. Raises RuntimeRefused when the runtime does not want a worker
     like this. What could not be delivered stays in the spool.
@@ -51,7 +64,11 @@ async def serve(options: WorkerOptions, executor: Executor, why: str, stopping: 
             why,
             options.slots,
         )
-        await Work(options, executor, calls, spool, stopping).go_on(leftovers)
+        fitness = Fitness(options.pace)
+        look = look or partial(measure, worker_dir())
+        watch = BoardWatch(limits or LimitSettings(), look, options.pace.board_sec, fitness.fault)
+        await watch.look()
+        await Work(options, executor, calls, spool, stopping, fitness, watch).go_on(leftovers)
 
 
 async def _register(calls: WorkerCalls, options: WorkerOptions, stopping: Stopping) -> bool:
@@ -73,19 +90,29 @@ class Work:
     """The loops of one daemon and what they share."""
 
     def __init__(
-        self, options: WorkerOptions, executor: Executor, calls: WorkerCalls, spool: Spool, stopping: Stopping
+        self,
+        options: WorkerOptions,
+        executor: Executor,
+        calls: WorkerCalls,
+        spool: Spool,
+        stopping: Stopping,
+        fitness: Fitness,
+        watch: BoardWatch,
     ) -> None:
         self._options = options
         self._executor = executor
         self._calls = calls
         self._spool = spool
         self._stopping = stopping
-        self._fitness = Fitness(options.pace)
+        self._fitness = fitness
+        self._watch = watch
         self._runs = runs = Runs(options.slots)
-        self._keeping = Keeping(runs, calls.extend, options.pace)
+        self._keeping = Keeping(runs, self._extend, options.pace)
         rejected = Rejected(worker_dir() / "rejected")
         self._delivery = Delivery(runs, calls.append, calls.complete, rejected, options.pace)
-        self._claiming = Claiming(runs, self._fitness, calls.claim, self._take, stopping.asked, options.pace)
+        self._claiming = Claiming(
+            runs, fitness, watch, calls.claim, self._tell, self._take, stopping.asked, options.pace
+        )
         self._tasks = asyncio.TaskGroup()
         self._following: set[asyncio.Task[None]] = set()
 
@@ -96,6 +123,7 @@ class Work:
                 tasks.create_task(self._keeping.extend_forever()),
                 tasks.create_task(self._keeping.watch_forever()),
                 tasks.create_task(self._delivery.complete_forever()),
+                tasks.create_task(self._watch.look_forever()),
             ]
             for run in leftovers:
                 self._runs.add(run)
@@ -111,7 +139,7 @@ class Work:
             run.spooled.close()
 
     async def _take(self, leased: LeasedTask, sent_at: float) -> None:
-        """Begin a run in a free slot; hand the lease back when there is none, or when the daemon was stopped."""
+        """Begin a run in a free slot; hand the lease back when there is none, or the daemon is to take nothing new."""
         lease, task = leased.lease, leased.task
         entry = RunEntry(task_id=lease.task_id, lease_id=lease.id, worker_id=lease.worker_id)
         try:
@@ -135,12 +163,19 @@ class Work:
             attempt=task.attempts,
         )
         run = Run(spooled, run_task, lease.ttl_seconds)
-        if self._runs.free == 0 or self._stopping.asked.is_set():
+        if self._runs.free == 0 or self._stopping.asked.is_set() or self._watch.pressed:
             run.stop.set(StopReason.SHUTDOWN)
         self._runs.add(run)
         self._keeping.granted(run, sent_at)
         self._tasks.create_task(self._run(run, run_task))
         self._follow(run)
+
+    async def _extend(self, lease_ids: Sequence[str], timeout_sec: float) -> ExtendAnswer:
+        return await self._calls.extend(lease_ids, timeout_sec, self._watch.board())
+
+    async def _tell(self) -> None:
+        with contextlib.suppress(RuntimeUnreachable, RuntimeRefused):
+            await self._extend([], self._options.pace.request_sec)
 
     async def _run(self, run: Run, task: RunTask) -> None:
         await run_lease(run, task, self._executor, self._fitness)

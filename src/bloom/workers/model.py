@@ -1,9 +1,10 @@
 """Workers as the domain sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from bloom.base.ids import WorkerId
 
@@ -23,7 +24,7 @@ class WorkerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One row of `workers`, its active leases counted."""
+    """One row of `workers`, its active leases counted. `board` is a `bloom.workers.schemas.Board`, as plain JSON."""
 
     id: WorkerId
     node_id: str | None
@@ -42,6 +43,7 @@ class Worker:
     install_method: str | None
     registered_at: datetime
     last_heartbeat: datetime | None
+    board: Mapping[str, Any] | None
     active_leases: int
 
     @property

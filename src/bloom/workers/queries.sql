@@ -4,6 +4,7 @@
 -- Every worker with its active leases counted, by name.
 select w.id, w.node_id, w.url, w.status, w.draining, w.claims, w.claude_cli, w.max_concurrency, w.labels, w.ip_addrs,
        w.obs_count, w.db_sha, w.agent_version, w.os_info, w.install_method, w.registered_at, w.last_heartbeat,
+       w.board,
        (select count(*) from bloom.leases l where l.worker_id = w.id and l.status = 'active') as active_leases
 from bloom.workers w
 order by w.id;
@@ -12,6 +13,7 @@ order by w.id;
 -- The workers of these ids. After `lock` it sees the leases that earlier holders of the locks have granted.
 select w.id, w.node_id, w.url, w.status, w.draining, w.claims, w.claude_cli, w.max_concurrency, w.labels, w.ip_addrs,
        w.obs_count, w.db_sha, w.agent_version, w.os_info, w.install_method, w.registered_at, w.last_heartbeat,
+       w.board,
        (select count(*) from bloom.leases l where l.worker_id = w.id and l.status = 'active') as active_leases
 from bloom.workers w
 where w.id = any(%(ids)s)
@@ -21,6 +23,7 @@ order by w.id;
 -- Workers that the router may choose from, those with most free slots first.
 select w.id, w.node_id, w.url, w.status, w.draining, w.claims, w.claude_cli, w.max_concurrency, w.labels, w.ip_addrs,
        w.obs_count, w.db_sha, w.agent_version, w.os_info, w.install_method, w.registered_at, w.last_heartbeat,
+       w.board,
        held.active_leases
 from bloom.workers w
 cross join lateral (
@@ -77,9 +80,11 @@ with changed as (
 select id from bloom.workers where id = %(id)s;
 
 -- name: heard_from_many
--- These workers spoke: note it (at most every five seconds), and whoever was offline is online again.
+-- These workers spoke: note it and what they told of their machines (at most every five seconds), and whoever was offline
+-- is online again.
 update bloom.workers w
 set last_heartbeat = coalesce(%(now)s::timestamptz, now()),
+    board = coalesce(%(boards)s::json -> w.id, w.board),
     claims = w.claims or %(claims)s,
     status = case when w.status in ('offline', 'unknown') then 'online' else w.status end
 where w.id in (

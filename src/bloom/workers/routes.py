@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 from bloom.base.ids import WorkerId
 from bloom.web.bodies import StrictRoute
 from bloom.web.parameters import Caller, can_be_id
+from bloom.web.roles import require_own_name
 from bloom.workers.schemas import RegisterWorker, WorkerNode, worker_fields
 from bloom.workers.service import WorkerService, worker_not_found
 
@@ -34,6 +35,7 @@ def worker_routes(workers: WorkerService) -> APIRouter:
     @router.post("/workers", status_code=201, response_model=WorkerNode)
     async def register(body: RegisterWorker, caller: Caller) -> Response:
         """Register or update a worker by its name: 201 new, 200 existing. What an update leaves out is kept."""
+        require_own_name(caller, body.name)
         worker, inserted = await workers.register(body, actor=caller.name)
         return JSONResponse(worker_fields(worker), status_code=201 if inserted else 200)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from bloom.base.clock import to_ms, to_ms_or_none
 from bloom.base.fields import StorableText
@@ -10,6 +10,7 @@ from bloom.workers.model import Worker
 
 ShortText = Annotated[StorableText, Field(max_length=1024)]
 Label = Annotated[StorableText, Field(min_length=1, max_length=128)]
+Bytes = Annotated[StrictInt, Field(ge=0, le=2**62)]
 
 
 class Request(BaseModel):
@@ -39,6 +40,45 @@ class RegisterWorker(Request):
     install_method: ShortText | None = None
 
 
+class Board(Request):
+    """How a worker's machine is doing; what it cannot measure is null.
+
+    `load_1m`: running processes, averaged over a minute; 1 per core is fully busy. `free_disk_bytes`: where its worker
+    directory is. `pressure`: why it takes nothing new, in words; empty while it does.
+    """
+
+    free_memory_bytes: Bytes | None = None
+    total_memory_bytes: Bytes | None = None
+    load_1m: Annotated[StrictFloat | StrictInt, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    cores: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = None
+    temperature_c: Annotated[StrictFloat | StrictInt, Field(ge=-300, le=1000, allow_inf_nan=False)] | None = None
+    free_disk_bytes: Bytes | None = None
+    pressure: Annotated[list[Annotated[StorableText, Field(max_length=255)]], Field(max_length=8)] = []
+
+    def in_words(self) -> list[str]:
+        """What was measured, for a person: "512 MB of 4.0 GB free", "load 0.75 on 4 cores", "51.5 °C", "disk 12 GB free"."""
+        words: list[str] = []
+        if self.free_memory_bytes is not None:
+            of_total = "" if self.total_memory_bytes is None else f" of {_size(self.total_memory_bytes)}"
+            words.append(f"{_size(self.free_memory_bytes)}{of_total} free")
+        if self.load_1m is not None:
+            cores = "" if self.cores is None else f" on {self.cores} core{'' if self.cores == 1 else 's'}"
+            words.append(f"load {self.load_1m:.2f}{cores}")
+        if self.temperature_c is not None:
+            words.append(f"{self.temperature_c:.1f} °C")
+        if self.free_disk_bytes is not None:
+            words.append(f"disk {_size(self.free_disk_bytes)} free")
+        return words
+
+
+def _size(count: int) -> str:
+    megabytes = count / 1024**2
+    if megabytes < 1000:
+        return f"{megabytes:.0f} MB"
+    gigabytes = megabytes / 1024
+    return f"{gigabytes:.1f} GB" if gigabytes < 10 else f"{gigabytes:.0f} GB"
+
+
 class CapabilitiesOut(BaseModel):
     claude_cli: bool
     max_concurrency: int
@@ -46,7 +86,7 @@ class CapabilitiesOut(BaseModel):
 
 
 class WorkerNode(BaseModel):
-    """A worker as clients read it; `id` is its name, `active_leases` is counted live."""
+    """A worker as clients read it; `id` is its name, `active_leases` is counted live, `board` is what it last told."""
 
     id: str
     node_id: str
@@ -63,6 +103,7 @@ class WorkerNode(BaseModel):
     os_info: str | None
     install_method: str | None
     draining: bool
+    board: Board | None = None
 
 
 def worker_fields(worker: Worker) -> dict[str, object]:
@@ -87,4 +128,5 @@ def worker_fields(worker: Worker) -> dict[str, object]:
         "os_info": worker.os_info,
         "install_method": worker.install_method,
         "draining": worker.draining,
+        "board": worker.board,
     }

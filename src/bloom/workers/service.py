@@ -1,18 +1,35 @@
 """Use cases of workers that touch no task."""
 
+import logging
+from collections.abc import Iterable
+
 from bloom.audit.model import AuditAction
-from bloom.base.errors import NotFound
+from bloom.base.errors import BloomError, NotFound
 from bloom.base.ids import WorkerId
 from bloom.db.hub import QUEUE, notify
-from bloom.db.pool import Database
+from bloom.db.pool import RETRYABLE, Database
 from bloom.workers import store
 from bloom.workers.model import Worker
 from bloom.workers.schemas import RegisterWorker
+
+_log = logging.getLogger(__name__)
 
 
 def worker_not_found(worker_id: str) -> NotFound:
     """The error for a worker that is not registered."""
     return NotFound(f"There is no worker named {worker_id!r}.", code="worker_not_found")
+
+
+async def note_heard(database: Database, ids: Iterable[WorkerId]) -> None:
+    """Note that these workers spoke for leases of theirs, in a transaction of its own: workers are locked before tasks, never
+    after. What they said is committed already and is answered whatever happens here.
+    """
+    if heard := set(ids):
+        try:
+            async with database.transaction() as connection:
+                await store.heard_from_many(connection, heard, claims=False, now=None)
+        except (BloomError, *RETRYABLE) as error:
+            _log.warning("signs of life were not noted", extra={"reason": type(error).__name__})
 
 
 class WorkerService:

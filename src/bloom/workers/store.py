@@ -11,7 +11,7 @@ from bloom.base.ids import WorkerId
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.workers.model import OFFLINE_AFTER_SEC, Worker, WorkerStatus
-from bloom.workers.schemas import RegisterWorker
+from bloom.workers.schemas import Board, RegisterWorker
 
 _SQL = load_queries("bloom.workers")
 
@@ -80,10 +80,17 @@ async def set_draining(
 
 
 async def heard_from_many(
-    connection: Connection, ids: Iterable[WorkerId], *, claims: bool, now: datetime | None
+    connection: Connection,
+    ids: Iterable[WorkerId],
+    *,
+    claims: bool,
+    boards: Mapping[WorkerId, Board] | None = None,
+    now: datetime | None,
 ) -> None:
-    """Note that these workers spoke; `claims`: by the worker plane."""
-    await connection.execute(_SQL["heard_from_many"], {"ids": sorted(set(ids)), "claims": claims, "now": now})
+    """Note that these workers spoke, and what some of them told of their machines; `claims`: by the worker plane."""
+    told = json.dumps({worker_id: board.model_dump() for worker_id, board in (boards or {}).items()})
+    params = {"ids": sorted(set(ids)), "claims": claims, "boards": told, "now": now}
+    await connection.execute(_SQL["heard_from_many"], params)
 
 
 async def set_polling_many(

@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse
 
 from bloom.base.errors import BloomError
 from bloom.base.fields import StorableText
-from bloom.tasks.model import LeaseStatus, TaskStatus
-from bloom.tasks.routes.parameters import PathTaskId
+from bloom.tasks.model import LeaseStatus, Result, TaskStatus
+from bloom.tasks.routes.parameters import PathResultId, PathTaskId
 from bloom.tasks.schemas import (
     CreateBatch,
     CreateTask,
@@ -20,6 +20,7 @@ from bloom.tasks.schemas import (
     LLMTask,
     event_fields,
     lease_fields,
+    rejected_fields,
     result_fields,
     task_fields,
 )
@@ -87,8 +88,16 @@ def client_routes(tasks: TaskService, holding: HoldingService) -> APIRouter:
 
     @router.get("/llm-tasks/{task_id}/results", response_model=list[LLMResult])
     async def results(task_id: PathTaskId) -> Response:
-        """What the attempts of a task reported, oldest first."""
-        return JSONResponse([result_fields(result) for result in await tasks.results(task_id)])
+        """What the attempts of a task reported, oldest first; long outputs are cut. Also what came too late, as `rejected`."""
+        found = [result_fields(result) for result in await tasks.results(task_id)]
+        found += [rejected_fields(late) for late in await tasks.rejected_results(task_id)]
+        return JSONResponse(sorted(found, key=lambda fields: fields["completed_at"]))
+
+    @router.get("/llm-tasks/{task_id}/results/{result_id}", response_model=LLMResult)
+    async def result(task_id: PathTaskId, result_id: PathResultId) -> Response:
+        """One result, with all that is kept of its output."""
+        found = await tasks.result(task_id, result_id)
+        return JSONResponse(result_fields(found) if isinstance(found, Result) else rejected_fields(found))
 
     @router.get("/llm-tasks/{task_id}/events", response_model=list[EventOut])
     async def events(

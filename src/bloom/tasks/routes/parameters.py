@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from bloom.base.ids import TaskId
-from bloom.tasks.service.refusals import task_not_found
+from bloom.base.ids import ResultId, TaskId
+from bloom.tasks.service.refusals import result_not_found, task_not_found
 from bloom.web.parameters import can_be_id
 
 
@@ -15,5 +15,14 @@ async def _task_id(task_id: str) -> TaskId:
     return TaskId(task_id)
 
 
+async def _result_id(result_id: str) -> ResultId:
+    if not can_be_id(result_id):
+        raise result_not_found("(unreadable)")
+    return ResultId(result_id)
+
+
 PathTaskId = Annotated[TaskId, Depends(_task_id)]
 """The task of the path."""
+
+PathResultId = Annotated[ResultId, Depends(_result_id)]
+"""The result of the path."""

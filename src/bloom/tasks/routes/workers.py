@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from bloom.artifacts.schemas import artifact_fields
-from bloom.base.errors import BloomError
+from bloom.base.errors import BloomError, Unavailable, Upstream
 from bloom.base.ids import LeaseId, TaskId, WorkerId
 from bloom.tasks.routes.parameters import PathTaskId
 from bloom.tasks.schemas import (
@@ -32,9 +32,11 @@ from bloom.tasks.service.completing import Completed, CompletionService
 from bloom.tasks.service.granting import ClaimRequest, GrantService, LeaseRequest
 from bloom.tasks.service.holding import EventsCall, HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
+from bloom.web.auth import Principal
 from bloom.web.bodies import StrictRoute
 from bloom.web.disconnect import unless_gone
 from bloom.web.parameters import Caller
+from bloom.web.roles import require_own_name
 from bloom.web.validation import describe_problems
 from bloom.workers.routes import PathWorkerId
 from bloom.workers.schemas import worker_fields
@@ -50,30 +52,37 @@ def work_routes(
     async def lease(task_id: PathTaskId, caller: Caller, body: LeaseTask | None = None) -> Response:
         """Lease one task to the named worker, or to the one the router chooses."""
         wanted = body or LeaseTask()
-        worker_id = None if wanted.worker_id is None else WorkerId(wanted.worker_id)
-        granted = await granting.lease(LeaseRequest(task_id, worker_id, wanted.ttl_seconds, caller.name))
+        worker_id = caller.worker_id if wanted.worker_id is None else WorkerId(wanted.worker_id)
+        require_own_name(caller, worker_id)
+        request = LeaseRequest(task_id, worker_id, wanted.ttl_seconds, caller.name)
+        # What is queued is for any worker; what is not may be another's.
+        async with holding.hidden_from_strangers(task_id, caller.worker_id, only=("task_not_found", "not_queued")):
+            granted = await granting.lease(request)
         worker = None if granted.worker is None else worker_fields(granted.worker)
         return JSONResponse({"lease": lease_fields(granted.lease), "worker": worker}, status_code=201)
 
     @router.post("/llm-tasks/{task_id}/heartbeat")
-    async def heartbeat(task_id: PathTaskId, body: Heartbeat | None = None) -> Response:
+    async def heartbeat(task_id: PathTaskId, caller: Caller, body: Heartbeat | None = None) -> Response:
         """Renew the lease; 409 `lease_lost` or `cancelled` mean: stop."""
         lease_id = None if body is None or body.lease_id is None else LeaseId(body.lease_id)
-        fields = lease_fields(await holding.heartbeat(task_id, lease_id))
+        async with holding.hidden_from_strangers(task_id, caller.worker_id):
+            fields = lease_fields(await holding.heartbeat(task_id, lease_id, worker_id=caller.worker_id))
         return JSONResponse({"lease": fields, "expires_at": fields["expires_at"]})
 
     @router.post("/llm-tasks/{task_id}/complete")
-    async def complete(task_id: PathTaskId, body: CompleteTask) -> Response:
+    async def complete(task_id: PathTaskId, caller: Caller, body: CompleteTask) -> Response:
         """End the lease with a report. Repeating the same report for the same lease answers with the first outcome."""
         lease_id = None if body.lease_id is None else LeaseId(body.lease_id)
-        completed = await completing.complete(task_id, lease_id, body)
+        async with holding.hidden_from_strangers(task_id, caller.worker_id):
+            completed = await completing.complete(task_id, lease_id, body, worker_id=caller.worker_id, key=caller.name)
         return JSONResponse(_completed_fields(completed))
 
     @router.post("/llm-tasks/{task_id}/events", response_model=AppendAnswer)
-    async def append_events(task_id: PathTaskId, body: AppendEvents) -> Response:
+    async def append_events(task_id: PathTaskId, caller: Caller, body: AppendEvents) -> Response:
         """Store events of a run, in order; those stored before are skipped."""
-        call = EventsCall(task_id, LeaseId(body.lease_id), body.events)
-        appended = await holding.append_events(call)
+        call = EventsCall(task_id, LeaseId(body.lease_id), body.events, caller.worker_id)
+        async with holding.hidden_from_strangers(task_id, caller.worker_id):
+            appended = await holding.append_events(call)
         return JSONResponse({"accepted": appended.accepted, "next_seq": appended.next_seq, "cancel": appended.cancel})
 
     @router.get("/workers/{worker_id}")
@@ -89,9 +98,11 @@ def work_routes(
         return JSONResponse({"removed": True, "id": worker_id})
 
     @router.post("/workers/{worker_id}/claim", response_model=ClaimAnswer)
-    async def claim(request: Request, worker_id: PathWorkerId, body: Claim) -> Response:
+    async def claim(request: Request, worker_id: PathWorkerId, caller: Caller, body: Claim) -> Response:
         """The worker's long poll: up to `slots` leases, after up to `wait_sec` seconds."""
-        wanted = ClaimRequest(worker_id, body.request_id, body.slots, body.ttl_seconds, body.wait_sec)
+        wanted = ClaimRequest(
+            worker_id, body.request_id, body.slots, body.ttl_seconds, body.wait_sec, caller.name, body.board
+        )
         granted = await unless_gone(request, granting.claim(wanted)) or ()
         leases = [{"lease": lease_fields(item.lease), "task": task_fields(item.task)} for item in granted]
         return JSONResponse({"leases": leases})
@@ -99,7 +110,8 @@ def work_routes(
     @router.post("/workers/{worker_id}/extend", response_model=ExtendAnswer)
     async def extend(worker_id: PathWorkerId, body: Extend) -> Response:
         """Renew leases: `held`, `cancel` or `lost` for each."""
-        extended = await holding.extend(worker_id, [LeaseId(held.lease_id) for held in body.leases])
+        held = [LeaseId(lease.lease_id) for lease in body.leases]
+        extended = await holding.extend(worker_id, held, board=body.board)
         outcomes = [
             {
                 "lease_id": item.lease_id,
@@ -111,12 +123,12 @@ def work_routes(
         return JSONResponse({"leases": outcomes})
 
     @router.post("/workers/{worker_id}/complete", response_model=CompleteBatchAnswer)
-    async def complete_batch(worker_id: PathWorkerId, body: CompleteBatch) -> Response:
+    async def complete_batch(worker_id: PathWorkerId, caller: Caller, body: CompleteBatch) -> Response:
         """End leases of one worker; one outcome per item, in order."""
-        outcomes = await asyncio.gather(*(_complete_item(worker_id, item) for item in body.completions))
+        outcomes = await asyncio.gather(*(_complete_item(worker_id, caller, item) for item in body.completions))
         return JSONResponse({"completions": outcomes})
 
-    async def _complete_item(worker_id: WorkerId, item: Any) -> dict[str, Any]:
+    async def _complete_item(worker_id: WorkerId, caller: Principal, item: Any) -> dict[str, Any]:
         try:
             wanted = Completion.model_validate(item)
         except ValidationError as error:
@@ -124,10 +136,15 @@ def work_routes(
             ids = {name: str(named.get(name, "")) for name in ("task_id", "lease_id")}
             return {**ids, "outcome": "invalid", "error": describe_problems(error.errors())}
         ids = {"task_id": wanted.task_id, "lease_id": wanted.lease_id}
+        task_id = TaskId(wanted.task_id)
         try:
-            completed = await completing.complete(
-                TaskId(wanted.task_id), LeaseId(wanted.lease_id), wanted, worker_id=worker_id
-            )
+            async with holding.hidden_from_strangers(task_id, caller.worker_id):
+                completed = await completing.complete(
+                    task_id, LeaseId(wanted.lease_id), wanted, worker_id=worker_id, key=caller.name
+                )
+        except (Unavailable, Upstream) as error:
+            # Whatever its code: a worker must know it for one that passes, or it gives the report up.
+            return {**ids, "outcome": Unavailable.code, "error": error.message}
         except BloomError as error:
             return {**ids, "outcome": error.code, "error": error.message}
         return {**ids, "outcome": "ok", "task_status": completed.task.status}

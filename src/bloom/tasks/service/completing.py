@@ -14,13 +14,14 @@ from bloom.base.ids import ArtifactId, LeaseId, TaskId, WorkerId, new_artifact_i
 from bloom.db.batcher import Batcher
 from bloom.db.hub import QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
-from bloom.tasks.model import FINAL, Result, Task, TaskStatus
+from bloom.tasks.model import FINAL, HELD, Result, Task, TaskStatus
 from bloom.tasks.schemas import ReportBody
 from bloom.tasks.service import refusals
 from bloom.tasks.service.tasks import LIST_CUT_CHARS
-from bloom.tasks.store import completions, leases, tasks
-from bloom.tasks.store.completions import Accepted, Completion
-from bloom.workers import store as workers
+from bloom.tasks.store import completions, leases, rejected, tasks
+from bloom.tasks.store.completions import Accepted, Completion, Reported
+from bloom.tasks.store.rejected import LateReport
+from bloom.workers.service import note_heard
 
 ERROR_OUTPUT_MAX_CHARS = 1024 * 1024
 """What an error completion may keep of its output, in its result; only a success makes an artifact."""
@@ -28,10 +29,14 @@ ERROR_OUTPUT_MAX_CHARS = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A completion on its way into a transaction, with where its output went."""
+    """A completion on its way into a transaction, with where its output went (None: what it names is not there), and what
+    of its output is kept if it comes too late.
+    """
 
     completion: Completion
-    placement: Placement
+    placement: Placement | None
+    text: str | None
+    text_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +58,36 @@ class CompletionService:
         self._completions: Batcher[Submission, Completed] = Batcher("complete", self._complete_many, max_batch=64)
 
     async def complete(
-        self, task_id: TaskId, lease_id: LeaseId | None, body: ReportBody, *, worker_id: WorkerId | None = None
+        self,
+        task_id: TaskId,
+        lease_id: LeaseId | None,
+        body: ReportBody,
+        *,
+        worker_id: WorkerId | None = None,
+        key: str | None = None,
     ) -> Completed:
         """End a lease of a task with a report. Without `lease_id` it speaks for the current one; `worker_id`, if given, must
-        hold it. The same report of the same lease again returns the first outcome.
+        hold it. The same report of the same lease again returns the first outcome. `key`: whose key reports, for the audit log.
 
-        Raises NotFound, or Conflict: `lease_lost`, `not_leased`, `already_completed`, or `cancelled` when a person asked for
-        the end before (the lease then ends, and the task is cancelled).
+        A report of a lease of `worker_id` that is not current any more is kept as a rejected result, and changes nothing
+        else.
+
+        Raises NotFound, or Conflict: `lease_lost`, `not_leased`, `already_completed`, `output_mismatch` when what was uploaded
+        is not what the report names, or `cancelled` when a person asked for the end before (the lease then ends, and the task
+        is cancelled).
         """
-        artifact_id = new_artifact_id()
         success = body.status == "success"
-        output = body.output or ""
-        placement = await self._artifacts.place(task_id, artifact_id, output) if success else Placement({})
-        inline = placement.columns.get("content") is not None
+        text = body.output
+        if body.output_ref is not None:
+            artifact_id = ArtifactId(body.output_ref)
+            placement = await self._artifacts.place_upload(
+                task_id, artifact_id, size_bytes=body.output_size or 0, sha256=(body.output_sha256 or "").lower()
+            )
+            text = None if placement is None else placement.preview
+        else:
+            artifact_id = new_artifact_id()
+            placement = await self._artifacts.place(task_id, artifact_id, text or "") if success else Placement({})
+        inline = placement is not None and placement.columns.get("content") is not None
         keep = LIST_CUT_CHARS if success else ERROR_OUTPUT_MAX_CHARS
         completion = Completion(
             task_id=task_id,
@@ -75,48 +97,73 @@ class CompletionService:
             hand_back=body.hand_back,
             retryable=body.retryable,
             retry_after_sec=body.retry_after_sec,
-            output=None if inline or body.output is None else output[:keep],
-            output_cut=not inline and len(output) > keep,
+            output=None if inline or text is None else text[:keep],
+            output_cut=not inline and text is not None and len(text) > keep,
             error_message=body.error_message,
             code=body.code,
             metrics=body.metrics.model_dump(mode="json"),
             digest=_digest(body),
             result_id=new_result_id(),
             artifact_id=artifact_id,
+            names_upload=body.output_ref is not None,
+            key=key,
             artifact={
                 "artifact_type": body.artifact_type,
                 "artifact_tags": body.artifact_tags,
-                **placement.columns,
+                **(placement.columns if placement else {}),
             },
         )
         try:
-            completed = await self._completions.submit(Submission(completion, placement))
+            text_cut = placement is not None and placement.preview is not None and not inline
+            completed = await self._completions.submit(Submission(completion, placement, text, text_cut))
         except (NotFound, Conflict):
-            await self._artifacts.discard(placement)
+            await self._discard(placement)
             raise
-        if completed.repeated:
-            await self._artifacts.discard(placement)
+        if placement is not None and (
+            completed.artifact is None or completed.artifact.object_key != placement.object_key
+        ):
+            # A repetition, or a task that was handed back: the object belongs to no artifact.
+            await self._discard(placement)
         return completed
+
+    async def _discard(self, placement: Placement | None) -> None:
+        if placement is not None:
+            await self._artifacts.discard(placement)
 
     async def _complete_many(self, items: Sequence[Submission]) -> Sequence[Completed | BloomError]:
         async with self._database.transaction() as connection:
             reports = [item.completion for item in items]
             await leases.lock_tasks(connection, [report.task_id for report in reports])
-            accepted = await completions.complete_many(connection, reports, now=None)
+            placed = {n: item.completion for n, item in enumerate(items) if item.placement is not None}
+            accepted = await completions.complete_many(connection, placed, now=None)
             for n, outcome in accepted.items():
-                if outcome.artifact_id is not None and items[n].placement.chunks:
-                    await artifacts.insert_chunks(connection, outcome.artifact_id, items[n].placement.chunks)
-            outcomes = await self._outcomes(connection, reports, accepted)
+                placement = items[n].placement
+                if outcome.artifact_id is not None and placement is not None and placement.chunks:
+                    await artifacts.keep_chunks(connection, reports[n].task_id, outcome.artifact_id, placement)
+            outcomes = await self._outcomes(connection, items, accepted)
+            await self._keep_rejected(connection, items, outcomes)
             await notify(connection, _topics(reports, accepted))
-        if held := {outcome.worker_id for outcome in accepted.values()}:
-            async with self._database.transaction() as connection:
-                await workers.heard_from_many(connection, held, claims=False, now=None)
+        await note_heard(self._database, (outcome.worker_id for outcome in accepted.values()))
         return outcomes
 
+    async def _keep_rejected(
+        self, connection: Connection, items: Sequence[Submission], outcomes: Sequence[Completed | BloomError]
+    ) -> None:
+        """Keep what workers report of leases that they have lost. A hand-back reports no work."""
+        late = [
+            LateReport(item.completion, item.text, item.text_cut)
+            for item, outcome in zip(items, outcomes, strict=True)
+            if isinstance(outcome, BloomError) and outcome.code == "lease_lost"
+            if item.completion.worker_id is not None and not item.completion.hand_back
+        ]
+        if late:
+            await rejected.keep_many(connection, late, cut=ERROR_OUTPUT_MAX_CHARS, now=None)
+
     async def _outcomes(
-        self, connection: Connection, reports: Sequence[Completion], accepted: dict[int, Accepted]
+        self, connection: Connection, items: Sequence[Submission], accepted: dict[int, Accepted]
     ) -> list[Completed | BloomError]:
         """Answers to all reports, those that were refused classified under the same locks."""
+        reports = [item.completion for item in items]
         found = await tasks.by_ids(connection, [report.task_id for report in reports])
         lease_ids = [outcome.lease_id for outcome in accepted.values()]
         lease_ids += [report.lease_id for n, report in enumerate(reports) if n not in accepted and report.lease_id]
@@ -131,7 +178,7 @@ class CompletionService:
                 if outcome.next_status is TaskStatus.CANCELLED:
                     outcomes.append(refusals.cancelled())
                     continue
-                result = results[outcome.lease_id][0] if outcome.lease_id in results else None
+                result = results[outcome.lease_id].result if outcome.lease_id in results else None
                 outcomes.append(Completed(task, result, await _artifact(connection, result)))
             else:
                 outcomes.append(await self._refused(connection, report, task, results))
@@ -142,22 +189,23 @@ class CompletionService:
         connection: Connection,
         report: Completion,
         task: Task,
-        results: dict[LeaseId, tuple[Result, str]],
+        results: dict[LeaseId, Reported],
     ) -> Completed | BloomError:
         known = results.get(report.lease_id) if report.lease_id is not None else None
-        if known is not None and known[0].task_id == task.id:
-            result, digest = known
-            if result.code == "cancelled":
+        if known is not None and known.result.task_id == task.id and report.worker_id in (None, known.result.worker_id):
+            if known.cancelled:
                 return refusals.cancelled()
-            if digest != report.digest:
+            if known.digest != report.digest:
                 return refusals.already_completed()
-            return Completed(task, result, await _artifact(connection, result), repeated=True)
+            return Completed(task, known.result, await _artifact(connection, known.result), repeated=True)
         if report.lease_id is not None and report.lease_id != task.lease_id:
             return refusals.lease_lost()
         if task.status is TaskStatus.CANCELLED:
             return refusals.cancelled()
         if report.lease_id is None and (task.status in FINAL or task.status is TaskStatus.QUEUED):
             return refusals.not_held(task.status)
+        if report.names_upload and task.status in HELD and report.worker_id in (None, task.worker_id):
+            return refusals.output_mismatch()
         return refusals.lease_lost()
 
 

@@ -17,6 +17,7 @@ from bloom.tasks.store import leases, tasks
 from bloom.tasks.store.leases import Grant, LabelGroup, Leasable
 from bloom.workers import store as workers
 from bloom.workers.model import Worker, WorkerStatus
+from bloom.workers.schemas import Board
 from bloom.workers.service import worker_not_found
 
 STICKY_RECHECK_SEC = 1.1
@@ -24,6 +25,9 @@ STICKY_RECHECK_SEC = 1.1
 
 MAX_CHOICES = 3
 """How often the router chooses anew when others filled the worker that it chose."""
+
+KEEPS_OUT = frozenset({WorkerStatus.SYNCING, WorkerStatus.ERROR})
+"""A worker that says this of itself gets nothing, though it claims; an offline or unknown one is online by its claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,17 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """A worker's wish for up to `slots` tasks. `wait_sec`: how long it will wait if there is none."""
+    """A worker's wish for up to `slots` tasks. `wait_sec`: how long it will wait if there is none; `key`: whose key asks, for
+    the audit log.
+    """
 
     worker_id: WorkerId
     request_id: str
     slots: int
     ttl_seconds: int
     wait_sec: float
+    key: str | None = None
+    board: Board | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +185,8 @@ class GrantService:
         async with self._database.transaction() as connection:
             await leases.promote_due(connection, now=None)
             locked = await workers.lock(connection, [item.worker_id for item in items])
-            await workers.heard_from_many(connection, locked, claims=True, now=None)
+            boards = {item.worker_id: item.board for item in items if item.board is not None}
+            await workers.heard_from_many(connection, locked, claims=True, boards=boards, now=None)
             replayed = await self._replay(connection, items)
             first: dict[tuple[WorkerId, str], int] = {}
             for n, item in enumerate(items):
@@ -188,6 +197,7 @@ class GrantService:
                 if n not in replayed
                 and (worker := locked.get(item.worker_id)) is not None
                 and not worker.draining
+                and worker.status not in KEEPS_OUT
                 and first[item.worker_id, item.request_id] == n
             }
             _bound_by_free_slots(list(seats.values()), locked)
@@ -255,7 +265,13 @@ class GrantService:
                 item = items[number[id(seat)]]
                 actor = worker_actor(item.worker_id)
                 grant = Grant(
-                    candidate.task_id, new_lease_id(), item.worker_id, item.ttl_seconds, item.request_id, actor
+                    candidate.task_id,
+                    new_lease_id(),
+                    item.worker_id,
+                    item.ttl_seconds,
+                    item.request_id,
+                    actor,
+                    item.key,
                 )
                 grants.append((number[id(seat)], grant))
         if unseated:

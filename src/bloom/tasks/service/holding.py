@@ -1,12 +1,14 @@
 """Calls by which a holder keeps its leases: heartbeat, extend, events. And what happens when they stop coming: the reaper."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from bloom.audit.model import REAPER
-from bloom.base.errors import BloomError, Conflict
+from bloom.base.errors import BloomError, Conflict, NotFound
 from bloom.base.ids import LeaseId, TaskId, WorkerId
+from bloom.base.text import is_storable
 from bloom.db.batcher import Batcher
 from bloom.db.hub import QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
@@ -16,17 +18,19 @@ from bloom.tasks.service import refusals
 from bloom.tasks.store import events, leases
 from bloom.tasks.store.leases import Expired, Extended, TaskState
 from bloom.workers import store as workers
-from bloom.workers.service import worker_not_found
+from bloom.workers.schemas import Board
+from bloom.workers.service import note_heard, worker_not_found
 
 REAP_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatCall:
-    """A heartbeat for a task; without `lease_id` it speaks for the current lease."""
+    """A heartbeat for a task; without `lease_id` it speaks for the current lease. `worker_id`, if given, must hold it."""
 
     task_id: TaskId
     lease_id: LeaseId | None
+    worker_id: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class ExtendCall:
 
     worker_id: WorkerId
     lease_ids: Sequence[LeaseId]
+    board: Board | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,12 @@ class ExtendedLease:
 
 @dataclass(frozen=True, slots=True)
 class EventsCall:
-    """Events of one lease, in the order of their `seq`."""
+    """Events of one lease, in the order of their `seq`. `worker_id`, if given, must hold it."""
 
     task_id: TaskId
     lease_id: LeaseId
     events: Sequence[NewEvent]
+    worker_id: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +79,43 @@ class HoldingService:
         self._extends: Batcher[ExtendCall, Sequence[ExtendedLease]] = Batcher("extend", self._extend_many)
         self._appends: Batcher[EventsCall, Appended] = Batcher("events", self._append_many)
 
-    async def heartbeat(self, task_id: TaskId, lease_id: LeaseId | None) -> Lease:
-        """Renew the lease of a task; a leased task becomes running.
+    async def require_held(self, task_id: TaskId, worker_id: WorkerId) -> None:
+        """Raise Forbidden unless the worker holds or held a lease of the task; who held one once always did."""
+        async with self._database.transaction() as connection:
+            if not is_storable(task_id) or not await leases.has_held(connection, task_id, worker_id):
+                raise refusals.not_its_task()
+
+    @asynccontextmanager
+    async def hidden_from_strangers(
+        self, task_id: TaskId, worker_id: WorkerId | None, *, only: Collection[str] | None = None
+    ) -> AsyncGenerator[None, None]:
+        """Within it, a refusal (`only`: with these codes) tells a worker (None: nobody special) no more than Forbidden of a
+        task that it never held.
+        """
+        try:
+            yield
+        except (NotFound, Conflict) as refusal:
+            if worker_id is not None and (only is None or refusal.code in only):
+                await self.require_held(task_id, worker_id)
+            raise
+
+    async def heartbeat(self, task_id: TaskId, lease_id: LeaseId | None, *, worker_id: WorkerId | None = None) -> Lease:
+        """Renew the lease of a task, which `worker_id`, if given, must hold; a leased task becomes running.
 
         Raises NotFound, or Conflict: `lease_lost` when it is not the current one, or past its end; `cancelled` when a
         person asked for the end of the task.
         """
-        return await self._heartbeats.submit(HeartbeatCall(task_id, lease_id))
+        return await self._heartbeats.submit(HeartbeatCall(task_id, lease_id, worker_id))
 
-    async def extend(self, worker_id: WorkerId, lease_ids: Sequence[LeaseId]) -> Sequence[ExtendedLease]:
-        """Renew leases of one worker: `held`, `cancel` (renewed, but to be stopped and reported) or `lost` for each.
+    async def extend(
+        self, worker_id: WorkerId, lease_ids: Sequence[LeaseId], *, board: Board | None = None
+    ) -> Sequence[ExtendedLease]:
+        """Renew leases of one worker: `held`, `cancel` (renewed, but to be stopped and reported) or `lost` for each. `board`
+        is how its machine is doing.
 
         Raises NotFound for an unregistered worker.
         """
-        return await self._extends.submit(ExtendCall(worker_id, lease_ids))
+        return await self._extends.submit(ExtendCall(worker_id, lease_ids, board))
 
     async def append_events(self, call: EventsCall) -> Appended:
         """Store the events of a current lease; those stored before are skipped, and a leased task becomes running.
@@ -141,19 +170,25 @@ class HoldingService:
                 for n, item in enumerate(items)
                 if refused[n] is None and (lease_id := item.lease_id or states[item.task_id].lease_id) is not None
             }
-            extended = await self._extend_locked(connection, ((lease_id, None) for lease_id in speaking.values()))
+            pairs = [(lease_id, items[n].worker_id) for n, lease_id in speaking.items()]
+            extended = await self._extend_locked(connection, pairs)
             heard = {lease.lease.worker_id for lease in extended.values()}
-        await self._heard(heard)
+        await note_heard(self._database, heard)
         outcomes: list[Lease | BloomError] = []
-        for n in range(len(items)):
+        for n, item in enumerate(items):
             prolonged = extended.get(speaking[n]) if n in speaking else None
-            outcomes.append(prolonged.lease if prolonged else refused[n] or refusals.lease_lost())
+            # Another call of the batch may have prolonged the lease for who does hold it.
+            if prolonged is None or item.worker_id not in (None, prolonged.lease.worker_id):
+                outcomes.append(refused[n] or refusals.lease_lost())
+            else:
+                outcomes.append(prolonged.lease)
         return outcomes
 
     async def _extend_many(self, items: Sequence[ExtendCall]) -> Sequence[Sequence[ExtendedLease] | BloomError]:
         async with self._database.transaction() as connection:
             known = await workers.lock(connection, [item.worker_id for item in items])
-            await workers.heard_from_many(connection, known, claims=True, now=None)
+            boards = {item.worker_id: item.board for item in items if item.board is not None}
+            await workers.heard_from_many(connection, known, claims=True, boards=boards, now=None)
             pairs = [(lease_id, item.worker_id) for item in items for lease_id in item.lease_ids]
             await leases.lock_tasks_of_leases(connection, [lease_id for lease_id, _ in pairs])
             extended = await self._extend_locked(connection, pairs)
@@ -172,17 +207,20 @@ class HoldingService:
             current: set[tuple[LeaseId, WorkerId | None]] = set()
             for item in items:
                 state = states.get(item.task_id)
-                refusal = _lease_refusal(item.task_id, item.lease_id, state)
+                refusal = lease_refusal(item.task_id, item.lease_id, state)
                 if refusal is not None or state is None:
                     outcomes.append(refusal or refusals.lease_lost())
                     continue
-                current.add((item.lease_id, None))
+                if item.worker_id not in (None, state.worker_id):
+                    outcomes.append(refusals.lease_lost())
+                    continue
+                current.add((item.lease_id, item.worker_id))
                 outcomes.append(await _append(connection, item, state.cancel_asked))
             # Events are a sign of life as good as any: they renew the lease too.
             extended = await self._extend_locked(connection, current)
             await notify(connection, (task_topic(item.task_id) for item in items))
             heard = {lease.lease.worker_id for lease in extended.values()}
-        await self._heard(heard)
+        await note_heard(self._database, heard)
         return outcomes
 
     async def _extend_locked(
@@ -195,12 +233,6 @@ class HoldingService:
         await notify(connection, (task_topic(e.lease.task_id) for e in extended.values() if e.was_leased))
         return extended
 
-    async def _heard(self, worker_ids: Iterable[WorkerId]) -> None:
-        """Note signs of life, in a transaction of its own: workers are locked before tasks, never after."""
-        if ids := list(worker_ids):
-            async with self._database.transaction() as connection:
-                await workers.heard_from_many(connection, ids, claims=False, now=None)
-
 
 async def _append(connection: Connection, item: EventsCall, cancel: bool) -> Appended | BloomError:
     last = await events.last_seq(connection, item.lease_id)
@@ -212,11 +244,12 @@ async def _append(connection: Connection, item: EventsCall, cancel: bool) -> App
             f"Events of a lease come without a gap; the next one is {expected}.", code="events_gap", next_seq=expected
         )
     if new:
-        await events.append_many(connection, item.task_id, item.lease_id, new, now=None)
+        await events.append_many(connection, item.task_id, item.lease_id, new, worker_id=item.worker_id, now=None)
     return Appended(len(new), expected + len(new), cancel)
 
 
-def _lease_refusal(task_id: TaskId, lease_id: LeaseId | None, state: TaskState | None) -> BloomError | None:
+def lease_refusal(task_id: TaskId, lease_id: LeaseId | None, state: TaskState | None) -> BloomError | None:
+    """What a caller is told who speaks for a lease of a (locked) task; None for the current one."""
     if state is None:
         return refusals.task_not_found(task_id)
     if lease_id is not None and lease_id != state.lease_id:
@@ -229,7 +262,7 @@ def _lease_refusal(task_id: TaskId, lease_id: LeaseId | None, state: TaskState |
 
 
 def _holder_refusal(item: HeartbeatCall, state: TaskState | None) -> BloomError | None:
-    refusal = _lease_refusal(item.task_id, item.lease_id, state)
+    refusal = lease_refusal(item.task_id, item.lease_id, state)
     if refusal is None and state is not None and state.cancel_asked:
         return refusals.cancelled()
     return refusal

@@ -8,14 +8,14 @@ from datetime import datetime
 
 from bloom.base.clock import from_ms
 from bloom.base.errors import BloomError, Conflict
-from bloom.base.ids import TaskId, new_task_id
+from bloom.base.ids import ResultId, TaskId, new_task_id
 from bloom.db.batcher import Batcher
 from bloom.db.hub import QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
-from bloom.tasks.model import FINAL, Event, Result, Task, TaskStatus
+from bloom.tasks.model import FINAL, Event, RejectedResult, Result, Task, TaskStatus
 from bloom.tasks.schemas import CreateTask
-from bloom.tasks.service.refusals import task_not_found
-from bloom.tasks.store import completions, events, leases, tasks
+from bloom.tasks.service.refusals import result_not_found, task_not_found
+from bloom.tasks.store import completions, events, leases, rejected, tasks
 from bloom.tasks.store.tasks import NewTask
 from bloom.workers import store as workers
 
@@ -158,6 +158,20 @@ class TaskService:
             if not found and not await tasks.exists(connection, task_id):
                 raise task_not_found(task_id)
             return found
+
+    async def rejected_results(self, task_id: TaskId) -> list[RejectedResult]:
+        """What workers reported of this task when its lease was no longer theirs, oldest first, long outputs cut."""
+        async with self._database.transaction() as connection:
+            return await rejected.by_task(connection, task_id, cut=LIST_CUT_CHARS)
+
+    async def result(self, task_id: TaskId, result_id: ResultId) -> Result | RejectedResult:
+        """One result of a task, rejected or not, with all that is kept of its output. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            found = await completions.result(connection, task_id, result_id)
+            found = found or await rejected.by_id(connection, task_id, result_id)
+        if found is None:
+            raise result_not_found(result_id)
+        return found
 
     async def events(self, task_id: TaskId, *, after: int, limit: int) -> list[Event]:
         """Up to `limit` events of a task after the event `after`, in order. Raises NotFound."""

@@ -15,11 +15,15 @@ from bloom.tasks.model import Result, TaskStatus
 
 _SQL = load_queries("bloom.tasks.store", "completions.sql")
 
+FREE_WORKER_DEATHS = 2
+"""So often a task that is handed back with the code `worker_died` loses no attempt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A report to be accepted. `lease_id` None speaks for the current lease; `worker_id`, if given, must hold it. `artifact`
-    holds the columns of the artifact that a success becomes. `digest` (hex) knows the repetition of the same report.
+    holds the columns of the artifact that a success becomes; with `names_upload` it was uploaded before. `digest` (hex) knows
+    the repetition of the same report. `key` names the key that reported, for the audit log.
     """
 
     task_id: TaskId
@@ -37,7 +41,9 @@ class Completion:
     digest: str
     result_id: ResultId
     artifact_id: ArtifactId
+    names_upload: bool
     artifact: Mapping[str, Any]
+    key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,19 @@ class Accepted:
     artifact_id: ArtifactId | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a lease ended with, and the digest (hex) of the report. `cancelled`: a person had asked for that end before."""
+
+    result: Result
+    digest: str
+    cancelled: bool
+
+
 async def complete_many(
-    connection: Connection, completions: Sequence[Completion], *, now: datetime | None
+    connection: Connection, completions: Mapping[int, Completion], *, now: datetime | None
 ) -> dict[int, Accepted]:
-    """Accept the reports of current leases of (locked) tasks, by their position in `completions`; the first of several for
+    """Accept the reports of current leases of (locked) tasks, by their number in `completions`; the first of several for
     one task is taken.
     """
     items = [
@@ -75,11 +90,13 @@ async def complete_many(
             "digest": item.digest,
             "result_id": item.result_id,
             "artifact_id": item.artifact_id,
+            "key": item.key,
             **item.artifact,
         }
-        for n, item in enumerate(completions)
+        for n, item in completions.items()
     ]
-    rows = await fetch_all(connection, _SQL["complete_many"], {"items": json.dumps(items), "now": now})
+    params = {"items": json.dumps(items), "free_deaths": FREE_WORKER_DEATHS, "now": now}
+    rows = await fetch_all(connection, _SQL["complete_many"], params)
     return {
         row["n"]: Accepted(
             lease_id=row["lease_id"],
@@ -97,16 +114,25 @@ def _result(row: DictRow) -> Result:
     return Result(**fields)
 
 
-async def results_by_leases(connection: Connection, lease_ids: Sequence[LeaseId]) -> dict[LeaseId, tuple[Result, str]]:
-    """The results that these leases ended with, each with the digest (hex) of its report."""
+async def results_by_leases(connection: Connection, lease_ids: Sequence[LeaseId]) -> dict[LeaseId, Reported]:
+    """What these leases ended with."""
     rows = await fetch_all(connection, _SQL["results_by_leases"], {"lease_ids": list(lease_ids)})
-    return {row["lease_id"]: (_result({k: v for k, v in row.items() if k != "digest"}), row["digest"]) for row in rows}
+    return {
+        row["lease_id"]: Reported(digest=row.pop("digest"), cancelled=row.pop("cancelled"), result=_result(row))
+        for row in rows
+    }
 
 
 async def results_by_task(connection: Connection, task_id: TaskId, *, cut: int) -> list[Result]:
     """The results of one task, oldest first, outputs cut to `cut` characters."""
     rows = await fetch_all(connection, _SQL["results_by_task"], {"task_id": task_id, "cut": cut})
     return [_result(row) for row in rows]
+
+
+async def result(connection: Connection, task_id: TaskId, result_id: ResultId) -> Result | None:
+    """One result of a task, whole."""
+    row = await fetch_one(connection, _SQL["result_by_id"], {"task_id": task_id, "id": result_id})
+    return None if row is None else _result(row)
 
 
 async def cancel(connection: Connection, task_id: TaskId, *, actor: str, now: datetime | None) -> bool:

@@ -2,20 +2,23 @@
 
 -- name: complete_many
 -- Accept the reports of current leases: lease, task, artifact, result and audit in one. A lease past its end that nobody
--- has reaped is still accepted. What is not returned was refused and changed nothing.
+-- has reaped is still accepted. What is not returned was refused and changed nothing. A task that is handed back because
+-- its worker died loses no attempt the first %(free_deaths)s times; after that it may be the task that kills them.
 with input as (
     select i.*, coalesce(%(now)s::timestamptz, now()) as now
     from json_to_recordset(%(items)s) as i(
         n integer, task_id text, lease_id text, worker_id text, success boolean, hand_back boolean, retryable boolean,
         retry_after_sec double precision, output text, output_cut boolean, error_message text, code text, metrics json,
         digest text, result_id text, artifact_id text, artifact_type text, artifact_tags text[],
-        size_bytes bigint, sha256 text, place text, content text, object_key text, url text, moves_to_store boolean)
+        size_bytes bigint, sha256 text, place text, content text, object_key text, url text, moves_to_store boolean,
+        uploaded boolean, key text)
 ), accepted as (
     select distinct on (t.id) i.*, t.desired_format, t.lease_id as held_lease_id, t.worker_id as held_by, t.attempts, t.max_attempts,
+           back.refunded,
            case when t.cancel_requested_at is not null then 'cancelled'
-                when i.hand_back then 'queued'
+                when back.refunded then 'queued'
                 when i.success then 'completed'
-                when not i.retryable then 'failed'
+                when not i.retryable and not i.hand_back then 'failed'
                 when t.attempts < t.max_attempts then 'queued'
                 else 'dead' end as next_status,
            coalesce(i.retry_after_sec,
@@ -24,11 +27,17 @@ with input as (
     from input i
     join bloom.tasks t on t.id = i.task_id and t.status in ('leased', 'running')
     join bloom.leases l on l.id = t.lease_id and l.status = 'active'
+    cross join lateral (
+        select i.hand_back and (i.code is distinct from 'worker_died' or t.worker_deaths < %(free_deaths)s) as refunded
+    ) back
     where (i.lease_id is null or i.lease_id = t.lease_id) and (i.worker_id is null or i.worker_id = t.worker_id)
+      and (i.uploaded is not true or exists (
+          select from bloom.uploads u
+          where u.id = i.artifact_id and u.lease_id = t.lease_id and u.received = i.size_bytes and u.sha256 = i.sha256))
     order by t.id, i.n
 ), ended as (
     update bloom.leases l
-    set status = case when a.next_status = 'completed' or a.next_status = 'cancelled' or a.hand_back
+    set status = case when a.next_status = 'completed' or a.next_status = 'cancelled' or a.refunded
                       then 'released' else 'failed' end,
         ended_at = a.now
     from accepted a where l.id = a.held_lease_id and l.status = 'active'
@@ -36,9 +45,10 @@ with input as (
 ), moved as (
     update bloom.tasks t
     set status = a.next_status, updated_at = a.now,
-        attempts = t.attempts - case when a.hand_back and a.next_status = 'queued' then 1 else 0 end,
-        due = a.next_status <> 'queued' or a.hand_back or a.backoff_sec <= 0,
-        run_at = case when a.next_status = 'queued' and not a.hand_back
+        attempts = t.attempts - case when a.refunded and a.next_status = 'queued' then 1 else 0 end,
+        worker_deaths = t.worker_deaths + case when a.refunded and a.code = 'worker_died' then 1 else 0 end,
+        due = a.next_status <> 'queued' or a.refunded or a.backoff_sec <= 0,
+        run_at = case when a.next_status = 'queued' and not a.refunded
                       then a.now + make_interval(secs => a.backoff_sec) else t.run_at end,
         lease_id = case when a.next_status = 'queued' then null else t.lease_id end,
         worker_id = case when a.next_status = 'queued' then null else t.worker_id end
@@ -53,6 +63,12 @@ with input as (
     from accepted where next_status = 'completed'
     order by n
     returning id
+), kept as (
+    update bloom.uploads u set kept = true
+    from accepted a where u.id = a.artifact_id and a.uploaded and a.place = 'chunks' and a.next_status = 'completed'
+), copied as (
+    delete from bloom.uploads u
+    using accepted a where u.id = a.artifact_id and a.uploaded and a.place = 'inline' and a.next_status = 'completed'
 ), reported as (
     insert into bloom.results (id, task_id, lease_id, worker_id, artifact_id, status, output, output_cut, error_message,
                                code, metrics, digest, completed_at)
@@ -64,7 +80,7 @@ with input as (
            case when next_status = 'cancelled' then 'cancelled' else code end,
            metrics, decode(digest, 'hex'), now
     from accepted
-    where not (hand_back and next_status = 'queued')
+    where not (refunded and next_status = 'queued')
     order by n
     returning id
 ), audited as (
@@ -77,7 +93,7 @@ with input as (
                'lease_id', a.held_lease_id, 'status', a.next_status, 'code', a.code,
                'artifact_id', case when a.next_status = 'completed' then a.artifact_id end,
                'attempts', m.attempts_now,
-               'reason', case when a.hand_back and a.next_status = 'queued' then 'handed_back' end))
+               'reason', case when a.refunded and a.next_status = 'queued' then 'handed_back' end, 'key', a.key))
     from accepted a join moved m on m.id = a.task_id
     order by a.n
 )
@@ -86,10 +102,12 @@ select a.n, a.task_id, a.held_lease_id as lease_id, a.held_by as worker_id, a.ne
 from accepted a join moved m on m.id = a.task_id;
 
 -- name: results_by_leases
--- The results that these leases ended with; output of inline artifacts is read from there.
+-- The results that these leases ended with; output of inline artifacts is read from there. A lease that ended with an error
+-- and did not fail was cancelled.
 select r.id, r.task_id, r.lease_id, r.worker_id, r.artifact_id, r.status, coalesce(r.output, a.content) as output,
-       r.error_message, r.code, r.metrics, r.completed_at, r.output_cut as truncated, encode(r.digest, 'hex') as digest
-from bloom.results r left join bloom.artifacts a on a.id = r.artifact_id
+       r.error_message, r.code, r.metrics, r.completed_at, r.output_cut as truncated, encode(r.digest, 'hex') as digest,
+       r.status = 'error' and l.status = 'released' as cancelled
+from bloom.results r join bloom.leases l on l.id = r.lease_id left join bloom.artifacts a on a.id = r.artifact_id
 where r.lease_id = any(%(lease_ids)s);
 
 -- name: results_by_task
@@ -100,6 +118,13 @@ select r.id, r.task_id, r.lease_id, r.worker_id, r.artifact_id, r.status,
 from bloom.results r left join bloom.artifacts a on a.id = r.artifact_id
 where r.task_id = %(task_id)s
 order by r.completed_at, r.id;
+
+-- name: result_by_id
+-- One result of a task, with all that is kept of its output.
+select r.id, r.task_id, r.lease_id, r.worker_id, r.artifact_id, r.status, coalesce(r.output, a.content) as output,
+       r.error_message, r.code, r.metrics, r.completed_at, r.output_cut as truncated
+from bloom.results r left join bloom.artifacts a on a.id = r.artifact_id
+where r.id = %(id)s and r.task_id = %(task_id)s;
 
 -- name: cancel
 -- Cancel a locked task: at once while it is queued, else its worker is told. `held` keeps its state and is marked.
@@ -126,7 +151,7 @@ select id from cancelled union all select id from marked;
 -- Put a failed, dead or cancelled (and locked) task back into the queue with all its attempts.
 with requeued as (
     update bloom.tasks
-    set status = 'queued', attempts = 0, run_at = null, due = true, lease_id = null, worker_id = null,
+    set status = 'queued', attempts = 0, worker_deaths = 0, run_at = null, due = true, lease_id = null, worker_id = null,
         cancel_requested_at = null, updated_at = coalesce(%(now)s::timestamptz, now())
     where id = %(id)s and status in ('failed', 'dead', 'cancelled')
     returning id

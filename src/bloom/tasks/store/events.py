@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bloom.base.clock import from_ms
-from bloom.base.ids import LeaseId, TaskId
+from bloom.base.ids import LeaseId, TaskId, WorkerId
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.tasks.model import Event
@@ -21,9 +21,17 @@ async def last_seq(connection: Connection, lease_id: LeaseId) -> int | None:
 
 
 async def append_many(
-    connection: Connection, task_id: TaskId, lease_id: LeaseId, events: Sequence[NewEvent], *, now: datetime | None
+    connection: Connection,
+    task_id: TaskId,
+    lease_id: LeaseId,
+    events: Sequence[NewEvent],
+    *,
+    worker_id: WorkerId | None,
+    now: datetime | None,
 ) -> None:
-    """Append `events` (in the order of their `seq`) to a locked task."""
+    """Append `events` (in the order of their `seq`) to a locked task, if this is its current lease and `worker_id`, where it is
+    given, holds it.
+    """
     items = json.dumps(
         [
             {
@@ -35,7 +43,7 @@ async def append_many(
             for event in events
         ]
     )
-    params = {"items": items, "task_id": task_id, "lease_id": lease_id, "now": now}
+    params = {"items": items, "task_id": task_id, "lease_id": lease_id, "worker_id": worker_id, "now": now}
     await connection.execute(_SQL["append_events"], params)
 
 

@@ -1,7 +1,8 @@
 -- Events of runs, appended under the lock of their task.
 
 -- name: append_events
--- Append events to one task whose row is locked; those stored before are left out.
+-- Append events to one task whose row is locked, while this lease is its current one and its worker's. Those stored before
+-- are left out.
 with input as (
     select * from json_to_recordset(%(items)s) as i(seq bigint, at timestamptz, type text, data json)
 ), last as (
@@ -10,7 +11,11 @@ with input as (
 insert into bloom.task_events (task_id, id, lease_id, seq, at, type, data)
 select %(task_id)s, last.id + row_number() over (order by i.seq), %(lease_id)s, i.seq,
        coalesce(i.at, %(now)s::timestamptz, now()), i.type, i.data
-from input i, last;
+from input i, last
+where exists (
+    select from bloom.tasks t
+    where t.id = %(task_id)s and t.lease_id = %(lease_id)s and t.status in ('leased', 'running')
+      and (%(worker_id)s::text is null or t.worker_id = %(worker_id)s));
 
 -- name: last_event_seq
 -- The last stored `seq` of a lease, null for none.

@@ -37,7 +37,7 @@ class Leasable:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease to be granted. `actor` asked for it."""
+    """A lease to be granted. `actor` asked for it; `key` names the key that it did so with, where `actor` does not."""
 
     task_id: TaskId
     lease_id: LeaseId
@@ -45,6 +45,7 @@ class Grant:
     ttl_seconds: int
     request_id: str | None
     actor: str
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ async def grant_many(
                 "ttl_seconds": grant.ttl_seconds,
                 "request_id": grant.request_id,
                 "actor": grant.actor,
+                "key": grant.key,
             }
             for grant in grants
         ]
@@ -217,7 +219,8 @@ async def extend_many(
     """Prolong those of `leases` (with the worker that must hold each, None for any) that are current, active and not past
     their end. The rows of their tasks must be locked.
     """
-    items = json.dumps([{"lease_id": lease_id, "worker_id": worker_id} for lease_id, worker_id in sorted(set(leases))])
+    ordered = sorted(set(leases), key=lambda pair: (pair[0], pair[1] or ""))
+    items = json.dumps([{"lease_id": lease_id, "worker_id": worker_id} for lease_id, worker_id in ordered])
     rows = await fetch_all(connection, _SQL["extend_many"], {"items": items, "now": now})
     return {
         row["id"]: Extended(_lease(row), row["cancel_asked"], row["task_status"] == TaskStatus.LEASED) for row in rows
@@ -256,6 +259,12 @@ async def leases_of_worker(connection: Connection, worker_id: WorkerId) -> list[
     """The active leases of one worker, oldest first."""
     rows = await fetch_all(connection, _SQL["leases_of_worker"], {"worker_id": worker_id})
     return [_lease(row) for row in rows]
+
+
+async def has_held(connection: Connection, task_id: TaskId, worker_id: WorkerId) -> bool:
+    """Whether the worker holds or held a lease of the task."""
+    row = await fetch_one(connection, _SQL["has_held"], {"task_id": task_id, "worker_id": worker_id})
+    return bool(row and row["found"])
 
 
 async def leases_of_requests(

@@ -78,7 +78,7 @@ where t.id = any(%(ids)s);
 with input as (
     select i.*, coalesce(%(now)s::timestamptz, now()) as now
     from json_to_recordset(%(items)s) as i(
-        task_id text, lease_id text, worker_id text, ttl_seconds integer, request_id text, actor text)
+        task_id text, lease_id text, worker_id text, ttl_seconds integer, request_id text, actor text, key text)
 ), granted as (
     update bloom.tasks t
     set status = 'leased', lease_id = i.lease_id, worker_id = i.worker_id, attempts = t.attempts + 1, updated_at = i.now
@@ -95,7 +95,8 @@ with input as (
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
     select i.now, 'task_leased', 'task', g.id, i.actor,
-           json_build_object('lease_id', g.lease_id, 'worker_id', g.worker_id, 'attempt', g.attempts)
+           json_strip_nulls(json_build_object('lease_id', g.lease_id, 'worker_id', g.worker_id, 'attempt', g.attempts,
+                                              'key', i.key))
     from granted g join input i on i.task_id = g.id
 )
 select g.id, g.seq, g.context_id, g.agent_slug, g.prompt, g.context_hints, g.timeout_sec, g.budget, g.desired_format,
@@ -223,6 +224,12 @@ select id, seq, task_id, worker_id, context_id, status, started_at, expires_at, 
 from bloom.leases
 where worker_id = %(worker_id)s and status = 'active'
 order by seq;
+
+-- name: has_held
+-- Whether a worker holds or held a lease of a task.
+select exists (
+    select from bloom.leases where task_id = %(task_id)s and worker_id = %(worker_id)s
+) as found;
 
 -- name: leases_of_request
 -- What a claim with this request id was answered, in whatever state it is now.

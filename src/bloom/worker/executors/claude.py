@@ -14,6 +14,7 @@ from typing import Any
 from bloom.worker.child import Child, Exit, running_child
 from bloom.worker.config import AgentSettings, WorkerConfig
 from bloom.worker.executors.claude_errors import Verdict, judge, session_is_lost
+from bloom.worker.executors.claude_login import SharedLogin, refreshing_alone
 from bloom.worker.executors.claude_metrics import metrics_of
 from bloom.worker.executors.claude_prompt import compose_prompt
 from bloom.worker.executors.claude_sessions import SessionPlan, Sessions
@@ -62,11 +63,11 @@ class ClaudeExecutor:
         """See `Executor.run`."""
         started = time.monotonic()
         narration = Narration(emit)
-        report = await self._run(task, narration, stop, started)
+        report = await self._run(task, narration, stop)
         report.metrics["duration_ms"] = round((time.monotonic() - started) * 1000)
         return await told(report, narration, stop)
 
-    async def _run(self, task: RunTask, narration: Narration, stop: StopSignal, started: float) -> Report:
+    async def _run(self, task: RunTask, narration: Narration, stop: StopSignal) -> Report:
         if stop.reason is not None:
             return stopped_report(task, stop, {"tokens_used": None})
         agent = self._config.agent(task.agent_slug)
@@ -83,7 +84,20 @@ class ClaudeExecutor:
         if neutralised:
             status = {"state": "mentions_neutralised", "count": neutralised}
             await narration.event(RunEvent("status", status))
-        start = _Start(task, agent, program, directory, prompt.encode(errors="replace"), started + task.timeout_sec)
+
+        async def on_wait() -> None:
+            await narration.event(RunEvent("status", {"state": "waiting_for_login"}))
+
+        login = SharedLogin.of(self._child_environment(task, agent))
+        async with refreshing_alone(login, task.timeout_sec, stop, on_wait):
+            if stop.reason is not None:
+                return stopped_report(task, stop, {"tokens_used": None})
+            deadline = time.monotonic() + task.timeout_sec
+            start = _Start(task, agent, program, directory, prompt.encode(errors="replace"), deadline)
+            return await self._run_session(start, narration, stop)
+
+    async def _run_session(self, start: "_Start", narration: Narration, stop: StopSignal) -> Report:
+        task, directory = start.task, start.directory
         with self._sessions.planned(task.context_id, directory) as plan:
             run = await self._start(start, plan, narration, stop)
             if plan.session_id is not None and session_is_lost(run.transcript, run.stderr) and not run.stopped:
@@ -99,7 +113,7 @@ class ClaudeExecutor:
         try:
             async with running_child(
                 start.argv(self._config.claude.args, plan),
-                env=self._child_environment(start),
+                env=self._child_environment(start.task, start.agent),
                 cwd=start.directory,
                 lease_id=start.task.lease_id,
                 stdin=start.prompt,
@@ -115,13 +129,13 @@ class ClaudeExecutor:
             run.stderr = os.strerror(run.ended.errno)
         return run
 
-    def _child_environment(self, start: "_Start") -> dict[str, str]:
+    def _child_environment(self, task: RunTask, agent: AgentSettings) -> dict[str, str]:
         """The owner's variables, and what keeps the CLI's own retries short: long ones are the runtime's."""
-        given = child_environment(self._environment, pass_env=(*CLAUDE, *self._config.pass_env), extra=start.agent.env)
+        given = child_environment(self._environment, pass_env=(*CLAUDE, *self._config.pass_env), extra=agent.env)
         return {
             "DISABLE_AUTOUPDATER": "1",
             "CLAUDE_CODE_MAX_RETRIES": "2",
-            "API_TIMEOUT_MS": str(min(start.task.timeout_sec * 1000, _LARGEST_API_TIMEOUT_MS)),
+            "API_TIMEOUT_MS": str(min(task.timeout_sec * 1000, _LARGEST_API_TIMEOUT_MS)),
             **given,
         }
 
@@ -145,7 +159,7 @@ class ClaudeExecutor:
         return Report("success", output, metrics=metrics)
 
     def _failure(self, start: "_Start", verdict: Verdict, metrics: Mapping[str, Any]) -> Report:
-        said = tail(verdict.detail, secrets_in(self._child_environment(start)))
+        said = tail(verdict.detail, secrets_in(self._child_environment(start.task, start.agent)))
         message = f"{verdict.message} The CLI says: {said}" if said else verdict.message
         return failure(
             verdict.code,

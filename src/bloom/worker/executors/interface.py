@@ -30,7 +30,8 @@ class RunTask:
 class RunEvent:
     """One piece of what happens in a run. `data` is plain JSON; its keys by `type`:
 
-    - status: state (`started`, `restarted`, `new_session`, `mentions_neutralised`), and what the state brings
+    - status: state (`started`, `restarted`, `new_session`, `mentions_neutralised`, `waiting_for_login`), and what the
+      state brings
     - text, thinking: text
     - tool_use: id, name, input; parent_id when a subagent uses it
     - tool_result: id, is_error, content (text, cut to 16 KiB, then truncated: true); parent_id as above
@@ -68,14 +69,19 @@ class StopReason(StrEnum):
 
 
 class StopSignal:
-    """The daemon's word to one run. The first reason stays."""
+    """The daemon's word to one run. The first reason stays. `lost`: whatever the reason, the lease is lost by now, and the
+    run is to end at once.
+    """
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
+        self.lost = asyncio.Event()
         self.reason: StopReason | None = None
 
     def set(self, reason: StopReason) -> None:
         """Ask the run to end."""
+        if reason is StopReason.LEASE_LOST:
+            self.lost.set()
         if self.reason is None:
             self.reason = reason
             self.event.set()

@@ -8,6 +8,7 @@ from typing import Any
 from bloom.worker.child import Child
 from bloom.worker.executors.interface import Report, RunEvent, RunTask, StopReason, StopSignal
 from bloom.worker.executors.narration import Narration
+from bloom.worker.waiting import unless
 
 _LAST_WORDS_SEC = 1.0
 """For reading what a stopped child had still written: it is dead then, so this bounds only a slow `emit`."""
@@ -27,7 +28,8 @@ _MESSAGES = {
 async def supervise(child: Child, reading: Coroutine[Any, Any, None], deadline: float, stop: StopSignal) -> bool:
     """Let `reading` and the child come to their ends, or stop the child at `deadline` (monotonic) or on `stop`.
 
-    Returns whether the child was stopped. No descendant of it lives then. Raises what `reading` raises.
+    A child whose lease is lost gets no grace: another worker may run its task already, or will soon. Returns whether the
+    child was stopped. No descendant of it lives then. Raises what `reading` raises.
     """
 
     async def to_the_end() -> None:
@@ -43,7 +45,8 @@ async def supervise(child: Child, reading: Coroutine[Any, Any, None], deadline: 
         if ending.done():
             ending.result()
             return False
-        await child.stop()
+        await unless(stop.lost, child.stop())
+        await child.stop(at_once=True)
         await asyncio.wait({ending}, timeout=_LAST_WORDS_SEC)
         if ending.done():
             ending.result()

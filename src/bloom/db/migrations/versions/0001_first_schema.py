@@ -1,4 +1,4 @@
-"""The first schema: workers, tasks, leases, events, results, artifacts, audit."""
+"""The first schema: workers, tasks, leases, events, results, artifacts, keys, audit."""
 
 from alembic import op
 
@@ -26,6 +26,7 @@ create table bloom.workers (
     install_method  text,
     registered_at   timestamptz not null default now(),
     last_heartbeat  timestamptz,
+    board           json,                             -- what it last told of its machine
     polling_until   timestamptz                       -- a claim of this worker waits for a task until then
 );
 create index workers_seen on bloom.workers (last_heartbeat) where claims and status <> 'offline';
@@ -51,6 +52,7 @@ create table bloom.tasks (
     retry_max_sec       double precision not null default 300 check (retry_max_sec >= 0),
     attempts            integer not null default 0 check (attempts >= 0),
     max_attempts        integer not null default 3 check (max_attempts between 1 and 10),
+    worker_deaths       integer not null default 0,    -- that have cost it no attempt
     lease_id            text,
     worker_id           text,
     cancel_requested_at timestamptz,
@@ -196,6 +198,28 @@ create table bloom.rejected_results (                  -- of leases that were lo
     rejected_at   timestamptz not null default now()
 );
 create index rejected_results_by_task on bloom.rejected_results (task_id, rejected_at);
+
+create table bloom.keys (
+    id           text primary key check (id <> ''),
+    seq          bigint generated always as identity,
+    name         text not null unique check (name <> ''), -- for ever: the audit log names keys by it
+    role         text not null check (role in ('admin', 'submitter', 'worker', 'reader', 'join')),
+    worker_name  text check (worker_name <> ''),       -- whom it speaks for, or lets join
+    starts_with  text not null,                        -- enough to recognise it, too little to guess the rest
+    digest       bytea not null unique check (octet_length(digest) = 32), -- SHA-256 of the key, which is kept nowhere
+    created_at   timestamptz not null default now(),
+    created_by   text not null,
+    expires_at   timestamptz,
+    last_used_at timestamptz,
+    used_up_at   timestamptz,                          -- when a worker joined with it
+    revoked_at   timestamptz,
+    check (role <> 'worker' or worker_name is not null),
+    check (worker_name is null or role in ('worker', 'join')),
+    check (role <> 'join' or expires_at is not null),
+    check (used_up_at is null or role = 'join')
+);
+create unique index keys_seq on bloom.keys (seq);
+create index keys_by_worker_name on bloom.keys (worker_name) where role = 'worker' and revoked_at is null;
 
 create table bloom.audit_log (
     id          bigint generated always as identity primary key,

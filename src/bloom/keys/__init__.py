@@ -1,0 +1,1 @@
+"""Named keys: who may call the runtime, and as what."""

@@ -1,0 +1,117 @@
+"""The ring of named keys: looked up in the database, remembered for seconds, dropped at news of a revocation."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from bloom.audit.model import key_actor
+from bloom.base.errors import BloomError
+from bloom.base.ids import KeyId, WorkerId
+from bloom.base.roles import Role
+from bloom.db.batcher import Batcher
+from bloom.db.hub import KEYS, Hub
+from bloom.db.pool import Database
+from bloom.keys import store
+from bloom.keys.model import has_form_of_key, key_digest
+from bloom.keys.store import ValidKey
+from bloom.web.auth import Principal
+
+REMEMBERED_SEC = 5.0
+"""The longest that a revoked key is still taken by another process, should it not hear of the revocation."""
+
+MOST_REMEMBERED = 4096
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    principal: Principal
+    until: float
+
+
+class NamedKeyRing:
+    """A `KeyRing` of the keys in the database. `clock` is monotonic, in seconds."""
+
+    def __init__(self, database: Database, hub: Hub, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._hub = hub
+        self._clock = clock
+        # One query at a time, whatever number of strange keys is shown.
+        self._lookups: Batcher[bytes, ValidKey | None] = Batcher("find keys", self._find_many)
+        self._remembered: dict[bytes, _Remembered] = {}
+        self._forgotten = 0
+        self._used: set[KeyId] = set()
+        # Of keys that somebody still uses: requests under way hold the events, and so does what is remembered.
+        self._withdrawals: WeakValueDictionary[KeyId, asyncio.Event] = WeakValueDictionary()
+
+    async def find(self, presented: bytes) -> Principal | None:
+        """Who holds the key, or None for one that is unknown, revoked, used up or expired. Raises Unavailable."""
+        key = presented.decode("latin-1")
+        if not has_form_of_key(key):
+            return None
+        digest = key_digest(key)
+        known = self._remembered.get(digest)
+        if known is not None and known.until > self._clock():
+            return known.principal
+        asked_at, forgotten = self._clock(), self._forgotten
+        found = await self._lookups.submit(digest)
+        if found is None:
+            return None
+        principal = self._principal(found)
+        self._used.add(found.id)
+        # What was read before a revocation must not be remembered after it.
+        if forgotten == self._forgotten:
+            left = REMEMBERED_SEC if found.seconds_left is None else min(found.seconds_left, REMEMBERED_SEC)
+            self._remember(digest, _Remembered(principal, asked_at + left))
+        return principal
+
+    async def follow(self) -> None:
+        """Until cancelled: `refresh` at each news of keys, and every five seconds, should there be none."""
+        with self._hub.subscribe(KEYS) as news:
+            while True:
+                try:
+                    await self.refresh()
+                except BloomError as error:
+                    _log.warning("keys cannot be looked at, trying again", extra={"code": error.code})
+                except Exception:  # noqa: BLE001 - a background loop outlives whatever happens in a step
+                    _log.exception("keys cannot be looked at, trying again")
+                await news.wait(REMEMBERED_SEC)
+
+    async def refresh(self) -> None:
+        """Forget everybody, note which keys were used, and end the waiting requests of keys that are valid no longer."""
+        self._forgotten += 1
+        self._remembered.clear()
+        used, self._used = self._used, set()
+        waiting = dict(self._withdrawals)
+        if not used and not waiting:
+            return
+        async with self._database.transaction() as connection:
+            if used:
+                await store.used_many(connection, used, now=None)
+            valid = await store.valid_of(connection, waiting, now=None)
+        for key_id, withdrawn in waiting.items():
+            if key_id not in valid:
+                withdrawn.set()
+
+    async def _find_many(self, digests: Sequence[bytes]) -> Sequence[ValidKey | None]:
+        async with self._database.transaction() as connection:
+            found = await store.valid_by_digests(connection, digests, now=None)
+        return [found.get(digest) for digest in digests]
+
+    def _principal(self, key: ValidKey) -> Principal:
+        withdrawn = self._withdrawals.get(key.id)
+        if withdrawn is None:
+            withdrawn = self._withdrawals[key.id] = asyncio.Event()
+        # A join token is for a worker, but speaks for none.
+        worker_id = WorkerId(key.worker_name) if key.role is Role.WORKER and key.worker_name is not None else None
+        return Principal(key_actor(key.name), key.role, worker_id, withdrawn)
+
+    def _remember(self, digest: bytes, known: _Remembered) -> None:
+        self._remembered.pop(digest, None)
+        if len(self._remembered) >= MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = known

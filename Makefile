@@ -12,7 +12,7 @@ CLAUDE := .build/claude/.installed-$(CLAUDE_VERSION)
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev test lint bench lock FORCE
+.PHONY: help up dev test soak lint bench lock FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ dev: .venv/.installed ## The same, and restart the runtime when its code changes
 
 test: .venv/.installed .venv/.dev $(CLAUDE) ## Run the tests (PYTEST_ARGS="-k lease")
 	@$(RUN) $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+soak: .venv/.installed .venv/.dev $(CLAUDE) ## Kill workers fifty times and look for what is left of their runs (a minute or two)
+	@$(RUN) BLOOM_TEST_ORPHAN_ROUNDS=10 $(BIN)/python -m pytest tests/worker/test_no_orphans.py $(PYTEST_ARGS)
 
 lint: .venv/.installed .venv/.dev ## Check style, types and the order of the layers
 	@$(BIN)/ruff check .

@@ -2,11 +2,12 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from tests.real_runtime import Api, Replica, told
+from tests.real_runtime import Api, told
 
 from bloom.base.roles import Role
 from bloom.base.settings import ServerSettings, load
@@ -24,7 +25,7 @@ def create_key(api: Api, role: Role | str, name: str | None = None, **fields: An
 
 
 @contextmanager
-def shown(replica: Replica, key: str) -> Generator[Api]:
+def shown(replica: Api, key: str) -> Generator[Api]:
     """A caller of `replica` who shows `key`."""
     api = Api(replica.url, key)
     try:
@@ -34,18 +35,22 @@ def shown(replica: Replica, key: str) -> Generator[Api]:
 
 
 @contextmanager
-def holder(replica: Replica, role: Role | str, **fields: Any) -> Generator[Api]:
+def holder(replica: Api, role: Role | str, **fields: Any) -> Generator[Api]:
     """A caller with a new key of `role`."""
     with shown(replica, create_key(replica, role, **fields)["key"]) as api:
         yield api
 
 
+@cache
+def app_of_the_runtime() -> FastAPI:
+    """The app, not served."""
+    return build_app(load(ServerSettings, DATABASE_URL="postgresql://nobody@localhost/nothing"))[0]
+
+
 def routes_of_the_runtime() -> set[tuple[str, str]]:
     """Method and path of every route of the app."""
-    settings = load(ServerSettings, DATABASE_URL="postgresql://nobody@localhost/nothing")
-    app: FastAPI = build_app(settings)[0]
     found: set[tuple[str, str]] = set()
-    for route in iter_route_contexts(app.routes):
+    for route in iter_route_contexts(app_of_the_runtime().routes):
         assert route.path is not None and route.methods, f"{route} cannot have a rule"
         found |= {(method, route.path) for method in route.methods}
     return found

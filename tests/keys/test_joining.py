@@ -1,5 +1,6 @@
 """Join tokens: what they are exchanged for, and that they are exchanged once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -54,6 +55,18 @@ def test_of_twenty_machines_with_one_token_one_joins(
     assert database.value("select count(*) from bloom.audit_log where action = 'key_created'") == 2
 
 
+def test_of_two_machines_that_ask_for_one_name_at_the_same_moment_one_gets_it(
+    keyed: Replica, database: FreshDatabase
+) -> None:
+    tokens = [token_of(keyed, f"token {n}") for n in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        with database.audit_closed():  # whoever is first has taken the name and cannot commit
+            joining = [pool.submit(join, keyed, token, name="pi") for token in tokens]
+            database.wait_until_blocked(2)
+        answers = [one.result(10) for one in joining]
+    assert sorted(answer.status_code for answer in answers) == [201, 409]
+
+
 def test_of_twenty_machines_of_one_name_with_open_tokens_one_gets_the_name(
     keyed: Replica, database: FreshDatabase
 ) -> None:
@@ -65,11 +78,14 @@ def test_of_twenty_machines_of_one_name_with_open_tokens_one_gets_the_name(
     assert database.value("select count(*) from bloom.keys where used_up_at is not null") == 1
 
 
-def test_an_open_token_never_takes_the_name_of_a_worker_that_is_there(keyed: Replica) -> None:
+def test_an_open_token_never_takes_a_name_that_a_worker_has_or_had(keyed: Replica) -> None:
     keyed.register(OTHER)
-    create_key(keyed, Role.WORKER, "own", worker_name=OWN)
+    told(keyed.delete(f"/keys/{create_key(keyed, Role.WORKER, 'own', worker_name=OWN)['id']}"))
+    keyed.register("removed")
+    keyed.leased("removed")
+    told(keyed.delete("/workers/removed"))
     token = token_of(keyed)
-    for name in (OTHER, OWN):
+    for name in (OTHER, OWN, "removed"):
         assert refused(join(keyed, token, name=name), 409) == "worker_name_taken"
     told(join(keyed, token, name="new"), 201)
 

@@ -82,9 +82,10 @@ def test_making_joining_and_revoking_are_told_by_name_and_never_by_the_key(keyed
         ("key_created", "key:token", made["id"]),
         ("key_revoked", "admin", made["id"]),
     ]
+    assert abs(log[0]["detail"].pop("expires_at") - token["expires_at"]) <= 1
     worker = {"name": made["name"], "role": "worker", "worker_name": OWN}
     assert [entry["detail"] for entry in log] == [
-        {"name": "token", "role": "join", "worker_name": OWN, "expires_at": token["expires_at"]},
+        {"name": "token", "role": "join", "worker_name": OWN},
         {**worker, "join_token": token["id"]},
         worker,
     ]
@@ -116,12 +117,13 @@ def test_no_answer_no_log_line_and_no_row_holds_a_key(served: StartServed, datab
     said: list[bytes] = []
     for key in secrets:
         with shown(server, key) as api:
-            work(server, api) if key == made["key"] else None
+            if key == made["key"]:
+                work(server, api)
             answers = [
                 api.post("/keys", {"name": key, "role": key}),
                 api.post("/keys/join", {"name": "\0"}),
                 api.delete(f"/keys/{key}"),
-                api.get("/audit", cursor=key) if key == reader["key"] else api.get("/audit"),
+                api.get("/audit", cursor=key),
                 api.http.request("PATCH", "/nowhere"),
             ]
             said += [answer.content + str(answer.headers.multi_items()).encode() for answer in answers]

@@ -5,7 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-from key_holders import OTHER, OWN, create_key, routes_of_the_runtime, shown
+from fastapi.routing import iter_route_contexts
+from key_holders import OTHER, OWN, app_of_the_runtime, create_key, routes_of_the_runtime, shown
+from starlette.routing import compile_path
 from tests.real_runtime import API, Replica, told
 
 from bloom.base.roles import Role
@@ -18,6 +20,16 @@ SAFE = {"GET", "HEAD"}
 
 def test_every_route_has_a_rule_and_every_rule_its_route() -> None:
     assert set(RULES) == set(ROUTES)
+
+
+def test_the_rule_of_a_request_is_that_of_the_route_that_answers_it() -> None:
+    for method, path in ROUTES:
+        first = next(
+            found.path
+            for found in iter_route_contexts(app_of_the_runtime().routes)
+            if method in (found.methods or ()) and compile_path(found.path or "")[0].match(filled(path))
+        )
+        assert first == path, f"{method} {path} is answered by {first}"
 
 
 def test_an_admin_may_use_every_route() -> None:

@@ -27,12 +27,12 @@ def complete_as_own(api: Api, task: dict[str, Any], lease: dict[str, Any]) -> ht
 
 
 ATTEMPTS: dict[tuple[str, str], list[Attempt]] = {
-    ("GET", "/llm-tasks/{task_id}"): [lambda api, task, _: api.get(f"/llm-tasks/{task['id']}")],
-    ("GET", "/llm-tasks/{task_id}/results"): [lambda api, task, _: api.get(f"/llm-tasks/{task['id']}/results")],
+    ("GET", "/llm-tasks/{task_id}"): [lambda api, task, _lease: api.get(f"/llm-tasks/{task['id']}")],
+    ("GET", "/llm-tasks/{task_id}/results"): [lambda api, task, _lease: api.get(f"/llm-tasks/{task['id']}/results")],
     ("GET", "/llm-tasks/{task_id}/results/{result_id}"): [
-        lambda api, task, _: api.get(f"/llm-tasks/{task['id']}/results/any")
+        lambda api, task, _lease: api.get(f"/llm-tasks/{task['id']}/results/any")
     ],
-    ("GET", "/llm-tasks/{task_id}/events"): [lambda api, task, _: api.get(f"/llm-tasks/{task['id']}/events")],
+    ("GET", "/llm-tasks/{task_id}/events"): [lambda api, task, _lease: api.get(f"/llm-tasks/{task['id']}/events")],
     ("GET", "/llm-tasks/{task_id}/output"): [
         lambda api, task, lease: api.get(f"/llm-tasks/{task['id']}/output", lease_id=lease["id"])
     ],
@@ -50,34 +50,36 @@ ATTEMPTS: dict[tuple[str, str], list[Attempt]] = {
         ),
     ],
     ("POST", "/llm-tasks/{task_id}/lease"): [
-        lambda api, task, _: api.post(f"/llm-tasks/{task['id']}/lease"),
-        lambda api, task, _: api.post(f"/llm-tasks/{task['id']}/lease", {"worker_id": OWN}),
-        lambda api, task, _: api.post(f"/llm-tasks/{task['id']}/lease", {"worker_id": OTHER}),
+        lambda api, task, _lease: api.post(f"/llm-tasks/{task['id']}/lease"),
+        lambda api, task, _lease: api.post(f"/llm-tasks/{task['id']}/lease", {"worker_id": OWN}),
+        lambda api, task, _lease: api.post(f"/llm-tasks/{task['id']}/lease", {"worker_id": OTHER}),
     ],
     ("POST", "/llm-tasks/{task_id}/heartbeat"): [
-        lambda api, task, _: api.heartbeat(task["id"]),
+        lambda api, task, _lease: api.heartbeat(task["id"]),
         lambda api, task, lease: api.heartbeat(task["id"], lease["id"]),
-        lambda api, task, _: api.heartbeat(task["id"], "a guess"),
+        lambda api, task, _lease: api.heartbeat(task["id"], "a guess"),
     ],
     ("POST", "/llm-tasks/{task_id}/events"): [
         lambda api, task, lease: api.post(
             f"/llm-tasks/{task['id']}/events", {"lease_id": lease["id"], "events": EVENTS}
         ),
-        lambda api, task, _: api.post(f"/llm-tasks/{task['id']}/events", {"lease_id": "a guess", "events": EVENTS}),
+        lambda api, task, _lease: api.post(
+            f"/llm-tasks/{task['id']}/events", {"lease_id": "a guess", "events": EVENTS}
+        ),
     ],
     ("POST", "/llm-tasks/{task_id}/complete"): [
-        lambda api, task, _: api.complete(task["id"]),
+        lambda api, task, _lease: api.complete(task["id"]),
         lambda api, task, lease: api.complete(task["id"], lease["id"]),
         lambda api, task, lease: api.fail(task["id"], lease["id"], hand_back=True),
     ],
-    ("POST", "/workers"): [lambda api, *_: api.post("/workers", {"name": OTHER, "status": "offline"})],
-    ("GET", "/workers/{worker_id}"): [lambda api, *_: api.get(f"/workers/{OTHER}")],
+    ("POST", "/workers"): [lambda api, _task, _lease: api.post("/workers", {"name": OTHER, "status": "offline"})],
+    ("GET", "/workers/{worker_id}"): [lambda api, _task, _lease: api.get(f"/workers/{OTHER}")],
     ("POST", "/workers/{worker_id}/claim"): [
-        lambda api, *_: api.post(f"/workers/{OTHER}/claim", {"request_id": "its first claim"}),
-        lambda api, *_: api.post(f"/workers/{OTHER}/claim", {"request_id": "a new claim"}),
+        lambda api, _task, _lease: api.post(f"/workers/{OTHER}/claim", {"request_id": "its first claim"}),
+        lambda api, _task, _lease: api.post(f"/workers/{OTHER}/claim", {"request_id": "a new claim"}),
     ],
     ("POST", "/workers/{worker_id}/extend"): [
-        lambda api, _, lease: api.post(f"/workers/{OTHER}/extend", {"leases": [{"lease_id": lease["id"]}]})
+        lambda api, _task, lease: api.post(f"/workers/{OTHER}/extend", {"leases": [{"lease_id": lease["id"]}]})
     ],
     ("POST", "/workers/{worker_id}/complete"): [
         lambda api, task, lease: api.post(

@@ -2,11 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from recording import Make
 from tests.stubs.anthropic import AnthropicStub, running_stub
+
+from bloom.worker.config import WorkerConfig
+from bloom.worker.executors.choice import build_executor
+from bloom.worker.executors.interface import Executor
 
 REPOSITORY = Path(__file__).parents[2]
 INSTALLED = REPOSITORY / ".build" / "claude" / "node_modules" / ".bin" / "claude"
@@ -54,3 +60,15 @@ def claude_environment(claude_program: Path, stub: AnthropicStub, tmp_path: Path
         }
 
     return environment
+
+
+@pytest.fixture
+def claude(claude_environment: Callable[[str], dict[str, str]], tmp_path: Path) -> Make:
+    """Makes the `claude` executor, the stub in the given mode; all of one test keep their sessions together."""
+
+    def make(mode: str, *, environment: Mapping[str, str] | None = None, **config: Any) -> Executor:
+        settings = WorkerConfig.model_validate({"stop_grace_sec": 1, **config})
+        given = claude_environment(mode) | dict(environment or {})
+        return build_executor(settings, tmp_path / "workspace", "claude", given)
+
+    return make

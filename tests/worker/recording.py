@@ -10,6 +10,9 @@ from living import PATIENCE_SEC
 
 from bloom.worker.executors.interface import Executor, Report, RunEvent, RunTask, StopSignal
 
+Make = Callable[..., Executor]
+"""Makes an executor of some kind."""
+
 
 @dataclass
 class Recording:
@@ -47,8 +50,16 @@ class Recording:
 def task(prompt: str = "hello", **fields: Any) -> RunTask:
     """A task of a context, agent, task and lease of its own, as far as `fields` do not say."""
     unique = str(uuid4())
-    named = {"task_id": f"task-{unique}", "lease_id": f"lease-{unique}", "context_id": f"context-{unique}"}
-    return RunTask(**{"agent_slug": "coder", "prompt": prompt, "timeout_sec": 60, **named, **fields})
+    values: dict[str, Any] = {
+        "task_id": f"task-{unique}",
+        "lease_id": f"lease-{unique}",
+        "context_id": f"context-{unique}",
+        "agent_slug": "coder",
+        "prompt": prompt,
+        "timeout_sec": 60,
+        **fields,
+    }
+    return RunTask(**values)
 
 
 def record(executor: Executor, of: RunTask) -> Recording:

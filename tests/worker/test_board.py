@@ -79,7 +79,7 @@ async def judged(watch: BoardWatch, machine: Machine, name: str, values: Sequenc
 async def test_this_machine_is_measured(tmp_path: Path) -> None:
     board = measure(tmp_path)
     assert board.total_memory_bytes == psutil.virtual_memory().total
-    assert 0 < (board.free_memory_bytes or 0) <= board.total_memory_bytes
+    assert 0 < (board.free_memory_bytes or 0) <= (board.total_memory_bytes or 0)
     assert board.free_disk_bytes and board.cores
     assert board.pressure == []
     assert Board.model_validate(board.model_dump()) == board

@@ -8,7 +8,7 @@ import pytest
 from samples import DIRECTORY, read, sample
 
 from bloom.worker.child import Exit
-from bloom.worker.executors.claude_errors import CODES, judge, session_is_lost
+from bloom.worker.executors.claude_errors import CODES, judge, message_is_lost, session_is_lost
 from bloom.worker.executors.claude_transcript import Transcript
 
 # sample → exit status (or signal, negative) → code (None for success), retryable, retry_after_sec
@@ -166,6 +166,12 @@ def test_only_a_resumed_run_that_never_began_has_lost_its_session() -> None:
     assert not session_is_lost(read(sample("e400"))[0], "")
     begun = transcript_of(api_error("No conversation found, says the model"), model="claude")
     assert not session_is_lost(begun, "")
+
+
+def test_a_message_to_go_on_from_may_be_lost_or_unknown_to_the_cli() -> None:
+    assert message_is_lost(transcript_of(None), "No message found with message.uuid of: 6b2ec4c8")
+    assert message_is_lost(transcript_of(None), "error: unknown option '--resume-session-at=6b2ec4c8'")
+    assert not message_is_lost(read(sample("no-session"))[0], "")
 
 
 def test_each_code_says_what_happened_to_a_person() -> None:

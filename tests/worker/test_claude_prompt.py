@@ -1,11 +1,12 @@
 """Which files a prompt and its hints may bring in. That the CLI understands it so is proved in test_claude_mentions."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bloom.worker.executors.claude_prompt import compose_prompt
+
+HOME = None
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def directory(tmp_path: Path) -> Path:
     ],
 )
 def test_a_hint_that_names_a_file_inside_becomes_a_mention(directory: Path, hint: str, mention: str) -> None:
-    assert compose_prompt("do it", [hint], directory) == (f"do it\n\nFiles given with this task:\n{mention}", 0)
+    assert compose_prompt("do it", [hint], directory, HOME) == (f"do it\n\nFiles given with this task:\n{mention}", 0)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_hint_that_names_a_file_inside_becomes_a_mention(directory: Path, hint
     ],
 )
 def test_any_other_hint_is_text(directory: Path, hint: str) -> None:
-    text, _ = compose_prompt("do it", [hint], directory)
+    text, _ = compose_prompt("do it", [hint], directory, HOME)
     assert text == f"do it\n\nHints given with this task:\n- {hint}"
 
 
@@ -71,13 +72,13 @@ def test_any_other_hint_is_text(directory: Path, hint: str) -> None:
     ],
 )
 def test_no_mention_is_left_in_a_hint_that_is_text(directory: Path, hint: str, text: str) -> None:
-    assert compose_prompt("do it", [hint], directory)[0].endswith(f"\n- {text}")
+    assert compose_prompt("do it", [hint], directory, HOME)[0].endswith(f"\n- {text}")
 
 
 @pytest.mark.parametrize("name", ['quo"te', "line#L1", "new\nline", "back\\slash", "x (agent)"])
 def test_a_file_whose_name_would_mean_something_else_in_a_mention_is_text(directory: Path, name: str) -> None:
     (directory / name).write_text("inside")
-    assert "@" not in compose_prompt("do it", [name], directory)[0]
+    assert "@" not in compose_prompt("do it", [name], directory, HOME)[0]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_file_whose_name_would_mean_something_else_in_a_mention_is_text(direct
     ],
 )
 def test_a_prompt_keeps_mentions_of_what_is_inside_or_does_not_exist(directory: Path, prompt: str) -> None:
-    assert compose_prompt(prompt, [], directory) == (prompt, 0)
+    assert compose_prompt(prompt, [], directory, HOME) == (prompt, 0)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +110,40 @@ def test_a_prompt_keeps_mentions_of_what_is_inside_or_does_not_exist(directory: 
         ("list @/etc", "list @ /etc"),
         ("list @..  or @../", "list @ ..  or @ ../"),
         ("read @~", "read @ ~"),
+        ("@@/etc/passwd", "@@ /etc/passwd"),
+        ("@@@/etc/passwd", "@@@ /etc/passwd"),
+        ('@"unclosed @/etc/passwd "', '@"unclosed @ /etc/passwd "'),
+        ('@"in.txt @"/etc/passwd"', '@"in.txt @ "/etc/passwd"'),
     ],
 )
 def test_a_mention_in_a_prompt_that_leads_out_is_neutralised(directory: Path, prompt: str, text: str) -> None:
-    neutralised, count = compose_prompt(prompt, [], directory)
+    neutralised, count = compose_prompt(prompt, [], directory, HOME)
     assert neutralised == text
-    assert count == text.count("@ ")
+    assert count >= 1
+
+
+def test_what_is_too_long_or_one_too_many_is_neutralised_unseen(directory: Path) -> None:
+    long = "@" + "./" * 600 + "in.txt"
+    assert compose_prompt(long, [], directory, HOME) == ("@ " + long[1:], 1)
+    many = " ".join(f"@name{number}" for number in range(10_001))
+    assert compose_prompt(f"{many} {many}", [], directory, HOME)[1] == 2
 
 
 @pytest.mark.parametrize("odd", ["@\x00/etc", "@\ud800", "@" + "x/" * 5000, "@" * 10_000, '@"' * 1000])
 def test_odd_prompts_are_no_trouble(directory: Path, odd: str) -> None:
-    assert compose_prompt(odd, [odd], directory)[0]
+    assert compose_prompt(odd, [odd], directory, HOME)[0]
 
 
 def test_files_and_hints_come_behind_the_prompt(directory: Path) -> None:
-    text, _ = compose_prompt("/review it", ["in.txt", "be brief", " ", "sub/a b.txt"], directory)
+    text, _ = compose_prompt("/review it", ["in.txt", "be brief", " ", "sub/a b.txt"], directory, HOME)
     assert text == (
         '/review it\n\nFiles given with this task:\n@"in.txt"\n@"sub/a b.txt"\n\nHints given with this task:\n- be brief'
     )
 
 
-def test_a_home_that_is_the_working_directory_may_be_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(directory))
-    keep: Callable[[str], tuple[str, int]] = lambda prompt: compose_prompt(prompt, [], directory)  # noqa: E731
-    assert keep("@~/in.txt") == ("@~/in.txt", 0)
-    assert keep("@~/out") == ("@ ~/out", 1)
+def test_the_home_is_that_of_the_child(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "in.txt").touch()
+    assert compose_prompt("@~/in.txt", [], directory, str(tmp_path / "home")) == ("@ ~/in.txt", 1)
+    assert compose_prompt("@~/in.txt", [], directory, str(directory)) == ("@~/in.txt", 0)
+    assert compose_prompt("@~/out", [], directory, str(directory)) == ("@ ~/out", 1)

@@ -4,21 +4,19 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from living import marked, until, with_marker
-from recording import record, run, task
+from recording import Make, record, run, task
 
 from bloom.worker.config import WorkerConfig
 from bloom.worker.executors.choice import build_executor
 from bloom.worker.executors.interface import Executor, Report, RunEvent, StopReason, StopSignal
 
 pytestmark = pytest.mark.anyio
-
-Make = Callable[..., Executor]
 
 
 @pytest.fixture
@@ -176,7 +174,7 @@ async def test_an_answer_that_was_whole_when_the_stop_came_is_kept(make: Make, m
 
 
 async def test_output_without_end_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bloom.worker.executors.command.MAX_OUTPUT_BYTES", 1024 * 1024)
+    monkeypatch.setattr("bloom.worker.executors.growing_output.MAX_WITHOUT_FILE_BYTES", 1024 * 1024)
     report, _ = await run(make("yes"), task())
     assert (report.code, report.retryable) == ("output_too_large", False)
 

@@ -18,7 +18,6 @@ from worker_daemon import (
     worker_directory,
 )
 
-from bloom.worker import completion as completions
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopReason, StopSignal
 
 pytestmark = pytest.mark.anyio
@@ -206,21 +205,6 @@ async def test_a_refused_report_becomes_an_error_that_says_so(worker_directory: 
     assert task.completion is not None
     assert task.completion["code"] == "report_refused"
     assert len(runtime.bodies("complete")) == 2
-
-
-async def test_an_output_that_no_completion_can_carry_is_an_error_that_says_so(
-    worker_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(completions, "MAX_OUTPUT_BYTES", 1000)
-
-    async def say_much(task: RunTask, emit: Emit, stop: StopSignal) -> Report:
-        return success("x" * 1001)
-
-    async with fake_runtime() as runtime, daemon(options_for(runtime), ScriptedExecutor(say_much)):
-        task = await runtime.add_task()
-        await runtime.until(lambda: task.status == "failed")
-        assert task.completion is not None
-        assert task.completion["code"] == "output_too_large"
 
 
 async def test_characters_that_cannot_be_stored_are_replaced_and_counted(worker_directory: Path) -> None:

@@ -165,6 +165,9 @@ def test_a_child_yields_to_the_worker_and_dies_with_its_guardian(marker: str) ->
         assert child.nice() == os.nice(0) + guardian.NICENESS
         with open(f"/proc/{child.pid}/oom_score_adj") as file:  # noqa: PTH123
             assert file.read().strip() == guardian.OOM_SCORE_ADJ
+        autogroup = Path(f"/proc/{child.pid}/autogroup")
+        if autogroup.exists() and (said := autogroup.read_text()):
+            assert said.endswith(f"nice {guardian.NICENESS}\n")
         running.process.kill()
         until(lambda: not with_marker(marker))
 

@@ -1,10 +1,10 @@
 -- Artifacts are written by the completion of a task; here they are read, and moved to the object store.
 
--- name: by_id
--- One artifact, its content whole.
+-- name: by_ids
+-- These artifacts, their contents whole.
 select id, seq, task_id, job_id, type, tags, entity_refs, content_type, size_bytes, sha256, place, content, object_key,
        url, finalized, created_at
-from bloom.artifacts where id = %(id)s;
+from bloom.artifacts where id = any(%(ids)s);
 
 -- name: page
 -- One page of artifacts, newest first, contents cut to %(cut)s characters.

@@ -20,8 +20,14 @@ def _artifact(row: DictRow) -> Artifact:
 
 async def by_id(connection: Connection, artifact_id: ArtifactId) -> Artifact | None:
     """One artifact, whole."""
-    row = await fetch_one(connection, _SQL["by_id"], {"id": artifact_id})
-    return None if row is None else _artifact(row)
+    return (await by_ids(connection, [artifact_id])).get(artifact_id)
+
+
+async def by_ids(connection: Connection, ids: Sequence[ArtifactId]) -> dict[ArtifactId, Artifact]:
+    """The artifacts of `ids` that exist, whole."""
+    if not ids:
+        return {}
+    return {row["id"]: _artifact(row) for row in await fetch_all(connection, _SQL["by_ids"], {"ids": list(ids)})}
 
 
 async def page(

@@ -1,10 +1,12 @@
 """Structured logs: one line per event, `key=value` for people or JSON for machines.
 
-No log line holds a prompt, an output or a secret: callers pass ids, codes and counts.
+No log line holds a prompt, an output or a secret: callers pass ids, codes and counts. A key of ours that was pasted where it
+does not belong, into the path of a request say, is cut all the same.
 """
 
 import json
 import logging
+import re
 import sys
 import time
 from contextvars import ContextVar
@@ -14,6 +16,9 @@ from bloom.base.errors import ConfigurationError
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the HTTP request being served; appears on each log line written while it is."""
+
+_KEY = re.compile(r"(bloom_[a-z]+_)[A-Za-z0-9_-]{43}")
+"""The form of `bloom.keys.model.make_key`."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -32,7 +37,7 @@ class _HumanFormatter(logging.Formatter):
         line = (
             f"{clock} {record.levelname.lower():7} {record.name.removeprefix('bloom.')}: {record.getMessage()}{pairs}"
         )
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return _without_keys(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -46,7 +51,11 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return _without_keys(json.dumps(line, default=str, ensure_ascii=False))
+
+
+def _without_keys(line: str) -> str:
+    return _KEY.sub(r"\1…", line)
 
 
 def configure_logging(level: str = "info", form: str = "human") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -12,7 +13,7 @@ from obstore.store import S3Store
 
 from bloom.base.errors import ConfigurationError
 from bloom.blobs.errors import BlobUnavailable
-from bloom.blobs.interface import check_key
+from bloom.blobs.interface import StoredObject, check_key
 from bloom.blobs.transfer import TransferStore
 from bloom.blobs.upload import UploadSource
 
@@ -133,12 +134,24 @@ class S3Blobs(TransferStore):
             await self._make_bucket()
             await super()._send(key, data, content_type)
 
-    async def _make_bucket(self) -> None:
-        patience = self._patience
+    async def page(self, prefix: str, *, after: str | None, limit: int) -> Sequence[StoredObject]:
+        """See BlobStore.page."""
+        try:
+            return await super().page(prefix, after=after, limit=limit)
+        except BlobUnavailable:
+            async with self._client() as client:
+                if await self._ask_bucket(client, "HEAD") == 404:
+                    return []
+            raise
+
+    def _client(self) -> httpx.AsyncClient:
         verify = httpx.create_ssl_context()
         verify.load_default_certs()
-        timeout = httpx.Timeout(patience.silence_sec, connect=patience.connect_sec)
-        async with self._making, httpx.AsyncClient(timeout=timeout, verify=verify) as client:
+        timeout = httpx.Timeout(self._patience.silence_sec, connect=self._patience.connect_sec)
+        return httpx.AsyncClient(timeout=timeout, verify=verify)
+
+    async def _make_bucket(self) -> None:
+        async with self._making, self._client() as client:
             if await self._ask_bucket(client, "HEAD") != 404:
                 return
             # 409: another process was faster.

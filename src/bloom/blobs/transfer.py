@@ -127,15 +127,12 @@ class TransferStore:
         check_key(prefix)
         found: list[StoredObject] = []
         listing = obstore.list(self._store, prefix, offset=after, chunk_size=_LIST_BATCH)  # pyright: ignore[reportUnknownMemberType]
-        try:
-            with self._errors():
-                async for batch in listing:
-                    found += [StoredObject(each["path"], each["size"], each["last_modified"]) for each in batch]
-                    found = nsmallest(limit, found, key=lambda each: each.key)
-                    if self._lists_by_key and len(found) == limit:
-                        break
-        except BlobMissing:  # no bucket yet
-            return []
+        with self._errors():
+            async for batch in listing:
+                found += [StoredObject(each["path"], each["size"], each["last_modified"]) for each in batch]
+                found = nsmallest(limit, found, key=lambda each: each.key)
+                if self._lists_by_key and len(found) == limit:
+                    break
         return found
 
     async def presign_get(self, key: str, *, expires_sec: int) -> str:

@@ -74,7 +74,9 @@ def report(error: BloomError, *, as_json: bool) -> ExitCode:
         print(json.dumps({"error": error.message, "code": error.code}), file=sys.stderr)
         return code
     line = clean_line(error.message)
-    if (hint := _HINTS.get(code)) is not None:
+    # A role that does not suffice, or a token that is used up, says by itself what is wrong.
+    is_plain = code is not ExitCode.KEY_REFUSED or error.code == "unauthorized"
+    if is_plain and (hint := _HINTS.get(code)) is not None:
         line = f"{line.rstrip('.')}; {hint}"
     print(f"bloom: {line}", file=sys.stderr)
     return code

@@ -125,6 +125,7 @@ async def _exchange(url: str, token: str, name: str | None) -> CreatedKey:
             return parse(CreatedKey, await client.request("POST", "/keys/join", json=body))
         except RuntimeRefused as error:
             if error.status == 401:
+                error.code = "join_token_invalid"
                 error.message = "the runtime does not take this join token: it was used up or revoked, or has expired"
             raise
         except RuntimeUnreachable as error:

@@ -11,6 +11,8 @@ import httpx
 
 from bloom import __version__
 from bloom.base.errors import ConfigurationError
+from bloom.base.protocol import HEADER as PROTOCOL_HEADER
+from bloom.base.protocol import PROTOCOL
 from bloom.client.address import check_url, is_loopback
 from bloom.client.answers import explain_failure, read_refusal
 from bloom.client.errors import RuntimeUnreachable
@@ -44,7 +46,7 @@ class RuntimeClient:
         """`transport` replaces the network. Raises ConfigurationError for an unusable URL, key or proxy setting."""
         self.url = check_url(url, "the address of the runtime")
         self._timeout_sec = timeout_sec
-        headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        headers = {"User-Agent": user_agent, "Accept": "application/json", PROTOCOL_HEADER: str(PROTOCOL)}
         if api_key is not None:
             api_key = api_key.strip()
             if not (api_key.isascii() and api_key.isprintable()):

@@ -68,12 +68,21 @@ class Database:
                 raise
             self._check_others()
             raise database_unavailable() from error
+        except psycopg.Error as error:
+            error.args = (_without_words(error),)
+            raise
 
     def _check_others(self) -> None:
         """When one connection broke, the idle ones are likely broken too: find out before others are given them."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._pool.check(), name="pool-check")
             self._checking.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+def _without_words(error: psycopg.Error) -> str:
+    """What of `error` may be logged: its own words can quote rows, and so prompts and outputs."""
+    names = (error.diag.table_name, error.diag.column_name, error.diag.constraint_name)
+    return " ".join(["SQLSTATE", error.sqlstate or "unknown", *(name for name in names if name)])
 
 
 RETRYABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation)

@@ -16,7 +16,7 @@ with input as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
     select created_at, 'key_created', 'key', id, %(actor)s,
            json_strip_nulls(json_build_object('name', name, 'role', role, 'worker_name', worker_name,
-                                              'expires_at', (extract(epoch from expires_at) * 1000)::bigint,
+                                              'expires_at', floor(extract(epoch from expires_at) * 1000)::bigint,
                                               'join_token', %(join_token)s::text))
     from inserted
 )
@@ -95,8 +95,7 @@ from bloom.keys where digest = %(digest)s and role = 'join';
 select pg_advisory_xact_lock(hashtextextended('bloom join ' || %(worker_name)s, 0));
 
 -- name: worker_name_taken
--- Whether a worker has this name, or may: whoever joins under a name of its own choice gets none that is somebody's.
+-- Whether a worker has, had or may have this name: whoever joins under a name of its own choice gets nobody's tasks by it.
 select exists (select from bloom.workers where id = %(worker_name)s)
-       or exists (select from bloom.keys
-                  where worker_name = %(worker_name)s and role = 'worker' and revoked_at is null
-                    and (expires_at is null or expires_at > coalesce(%(now)s::timestamptz, now()))) as taken;
+       or exists (select from bloom.keys where worker_name = %(worker_name)s and role = 'worker')
+       or exists (select from bloom.leases where worker_id = %(worker_name)s) as taken;

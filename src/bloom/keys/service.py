@@ -109,9 +109,9 @@ class KeyService:
         chosen = request.name or request.hostname
         if chosen is None:
             raise InvalidInput("The token leaves the name open", fields={"name": ["Required with this token"]})
-        if not await store.take_worker_name(connection, chosen, now=None):
+        if not await store.take_worker_name(connection, chosen):
             raise Conflict(
-                f"There is a worker {chosen!r} already. Choose another name, or use a token that was made for this one.",
+                f"There is, or was, a worker {chosen!r}. Choose another name, or use a token that was made for this one.",
                 code="worker_name_taken",
             )
         return chosen

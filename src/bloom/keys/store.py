@@ -133,8 +133,8 @@ async def join_token(connection: Connection, digest: bytes, *, now: datetime | N
     return None if row is None else (row["worker_name"], row["valid"])
 
 
-async def take_worker_name(connection: Connection, worker_name: str, *, now: datetime | None) -> bool:
-    """Whether this name was nobody's; until the transaction ends nobody else gets it by this call."""
+async def take_worker_name(connection: Connection, worker_name: str) -> bool:
+    """Whether this name never was anybody's; until the transaction ends nobody else gets it by this call."""
     await connection.execute(_SQL["lock_worker_name"], {"worker_name": worker_name})
-    row = await fetch_one(connection, _SQL["worker_name_taken"], {"worker_name": worker_name, "now": now})
+    row = await fetch_one(connection, _SQL["worker_name_taken"], {"worker_name": worker_name})
     return row is not None and not row["taken"]

@@ -44,6 +44,10 @@ from bloom.workers.routes import worker_routes
 from bloom.workers.service import WorkerService
 
 
+HEALTH_SEC = 2.0
+"""How long the health route waits for the database: whoever asks wants to know, not to wait as others do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """The parts of one runtime process."""
@@ -182,8 +186,8 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "membridge": {"consecutiveFailures": 0, "lastSuccess": None, "lastError": None, "connected": False},
         }
         try:
-            async with runtime.database.transaction() as connection:
+            async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:
                 await connection.execute("select 1")
-        except BloomError:
+        except (BloomError, TimeoutError):
             return JSONResponse({**body, "status": "degraded"}, status_code=503)
         return JSONResponse(body)

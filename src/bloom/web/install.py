@@ -10,6 +10,7 @@ from bloom.web.body_limit import BodyLimitMiddleware, ExemptBody, no_exempt_body
 from bloom.web.development import DevelopmentGuardMiddleware
 from bloom.web.disconnect import Stopping
 from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
+from bloom.web.protocol import ProtocolMiddleware
 from bloom.web.proxies import ProxyHeadersMiddleware, parse_trusted_proxies
 from bloom.web.rate_limit import RateLimitMiddleware, parse_rate_limit
 from bloom.web.request_context import RequestContextMiddleware
@@ -40,7 +41,8 @@ def install_web(
     4. proxies: everything below sees the real client; the redirect to https comes before any key is looked at;
     5. identify, or in development mode the guard: the limit must know who is known;
     6. rate limit: before the refusal of wrong keys, so that guessing is counted;
-    7. require key; 8. roles; 9. body limit: the body of a refused request is never read.
+    7. require key; 8. roles; 9. protocol: a version is told to known callers alone; 10. body limit: the body of a refused
+    request is never read.
     """
     stopping = Stopping()
     limit = parse_rate_limit(settings.rate_limit)
@@ -51,6 +53,7 @@ def install_web(
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, exempt=exempt_body)
+    app.add_middleware(ProtocolMiddleware)
     app.add_middleware(RoleMiddleware, rules=rules, require_held=require_held)
     app.add_middleware(RequireKeyMiddleware)
     if limit is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import platform
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ from bloom.tasks.schemas import (
     Extend,
     ExtendAnswer,
     HeldLease,
+    UploadAnswer,
 )
 from bloom.worker.options import WorkerOptions
 from bloom.worker.reachability import Reachability, is_passing
@@ -46,8 +47,8 @@ class WorkerCalls:
         """Raises ConfigurationError for an unusable address or key."""
         self._options = options
         self._reachability = reachability
-        self._claiming, self._extending, self._appending, self._completing = (
-            RuntimeClient(options.runtime, options.api_key) for _ in range(4)
+        self._claiming, self._extending, self._appending, self._uploading, self._completing = (
+            RuntimeClient(options.runtime, options.api_key) for _ in range(5)
         )
         self._worker_id: str | None = None
         self._registered = 0
@@ -57,7 +58,7 @@ class WorkerCalls:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (self._claiming, self._extending, self._appending, self._completing):
+        for client in (self._claiming, self._extending, self._appending, self._uploading, self._completing):
             with contextlib.suppress(RuntimeUnreachable):
                 await client.aclose()
 
@@ -107,6 +108,21 @@ class WorkerCalls:
         body = {"lease_id": lease_id, "events": events}
         return await self._ask("events", self._appending, path, body, AppendAnswer, self._options.pace.request_sec)
 
+    async def upload(
+        self, task_id: str, lease_id: str, offset: int, content: AsyncIterator[bytes], length: int, anew: bool
+    ) -> UploadAnswer:
+        """Append `length` bytes to the output of a lease, or begin it anew. As long as bytes move it may take its time."""
+        client, wait_sec = self._uploading, self._options.pace.request_sec
+        request = client.request(
+            "PUT",
+            f"/llm-tasks/{path_segment(task_id)}/output",
+            params={"lease_id": lease_id, "offset": offset, "restart": "true" if anew else "false"},
+            content=content,
+            headers={"Content-Type": "application/octet-stream", "Content-Length": str(length)},
+            timeout_sec=wait_sec,
+        )
+        return await self._answered("output", client, request, UploadAnswer, None)
+
     async def complete(self, worker_id: str, completions: Sequence[dict[str, Any]]) -> CompleteBatchAnswer:
         """Deliver reports of runs that were leased to `worker_id`."""
         body = {"completions": completions}
@@ -140,9 +156,20 @@ class WorkerCalls:
         self, loop: str, client: RuntimeClient, path: str, body: dict[str, Any], answer: type[M], timeout_sec: float
     ) -> M:
         """One request. `loop` is whose trouble it is when it fails."""
+        request = client.request("POST", path, json=body, timeout_sec=timeout_sec)
+        return await self._answered(loop, client, request, answer, timeout_sec)
+
+    async def _answered(
+        self,
+        loop: str,
+        client: RuntimeClient,
+        request: Coroutine[Any, Any, Any],
+        answer: type[M],
+        timeout_sec: float | None,
+    ) -> M:
         try:
             async with asyncio.timeout(timeout_sec):
-                received = await client.request("POST", path, json=body, timeout_sec=timeout_sec)
+                received = await request
             known = answer.model_validate(received)
         except (RuntimeUnreachable, RuntimeRefused) as error:
             if is_passing(error):

@@ -1,4 +1,4 @@
-"""Delivering what runs left in the spool: the events of each, then the reports."""
+"""Delivering what runs left in the spool: the events of each, large outputs, then the reports."""
 
 import asyncio
 import logging
@@ -16,42 +16,62 @@ from bloom.worker.rejected import Rejected
 from bloom.worker.runs import Run, Runs
 from bloom.worker.storable import to_storable_json
 from bloom.worker.streaming import Append, EventStream
+from bloom.worker.uploading import OutputUpload, Put, is_to_be_uploaded
 
 log = logging.getLogger("bloom.worker")
 
 MAX_COMPLETIONS = 100
 MAX_BYTES = 31 * 1024 * 1024
+UPLOADS_AT_ONCE = 4
+MAX_MISMATCHES = 3
+"""So often an output is uploaded anew because the runtime has not received what was sent."""
 
 Complete = Callable[[str, Sequence[dict[str, Any]]], Awaitable[CompleteBatchAnswer]]
 """Deliver reports of runs of (worker id). Raises RuntimeUnreachable or RuntimeRefused."""
 
 _PASSING_OUTCOMES = frozenset({"internal", "unavailable", "upstream"})
-_REFUSED_CONTENT = frozenset({"invalid", "too_large"})
+_REFUSED_CONTENT = frozenset({"invalid", "too_large", "output_mismatch"})
 
 
 class Delivery:
     """Ends the runs of `runs`: whatever is delivered, or finally refused, leaves the spool and frees its slot."""
 
-    def __init__(self, runs: Runs, append: Append, complete: Complete, rejected: Rejected, pace: Pace) -> None:
+    def __init__(
+        self, runs: Runs, append: Append, put: Put, complete: Complete, rejected: Rejected, pace: Pace
+    ) -> None:
         self._runs = runs
         self._append = append
+        self._put = put
         self._complete = complete
         self._rejected = rejected
         self._pace = pace
+        self._with_output: asyncio.Queue[Run] = asyncio.Queue()
         self._ready: deque[Run] = deque()
         self._arrived = asyncio.Event()
         self._backoff = Backoff(pace)
         self._max_completions = MAX_COMPLETIONS
 
     async def follow(self, run: Run) -> None:
-        """Deliver the events of `run` while it goes on, then queue its report."""
+        """Deliver the events of `run` while it goes on, then queue its report, or first its output where that is large."""
         await EventStream(run, self._append, self._pace).deliver_all()
         await run.reported.wait()
-        if run.has_report:
-            self._ready.append(run)
-            self._arrived.set()
-        else:
+        if not run.has_report:
             await self._end(run)
+        elif await asyncio.to_thread(run.spooled.output_path.exists):
+            self._with_output.put_nowait(run)
+        else:
+            self._queue(run)
+
+    async def upload_forever(self) -> None:
+        """Upload large outputs, one after the other, and queue their reports. Several of these may run side by side."""
+        while True:
+            run = await self._with_output.get()
+            completion = await asyncio.to_thread(run.spooled.read_report)
+            if completion is not None and is_to_be_uploaded(completion):
+                upload = OutputUpload(run, self._put, self._pace)
+                completion = await upload.deliver(completion, anew=run.mismatches > 0)
+                await asyncio.to_thread(run.spooled.write_report, completion, now_ms())
+            self._queue(run)
 
     async def complete_forever(self) -> None:
         """Deliver reports as they come; those that come while a request is under way are the next batch."""
@@ -118,6 +138,11 @@ class Delivery:
             return False
         if outcome == "ok":
             log.info("report delivered", extra={"task": run.task_id})
+        elif outcome == "output_mismatch" and run.mismatches < MAX_MISMATCHES:
+            log.warning("the runtime has not received the output as it was sent; it is sent anew", extra=told)
+            run.mismatches += 1
+            self._with_output.put_nowait(run)
+            return True
         elif outcome in _REFUSED_CONTENT and completion["code"] != "report_refused":
             log.error("the runtime refuses a report (%s)", why, extra=told)
             await asyncio.to_thread(self._rejected.keep, run.spooled.name, completion, outcome)
@@ -131,6 +156,10 @@ class Delivery:
             await asyncio.to_thread(self._rejected.keep, run.spooled.name, completion, outcome)
         await self._end(run)
         return True
+
+    def _queue(self, run: Run) -> None:
+        self._ready.append(run)
+        self._arrived.set()
 
     async def _end(self, run: Run) -> None:
         await asyncio.to_thread(run.spooled.remove)

@@ -161,13 +161,18 @@ def _read_ps() -> str:
 
 
 def _yield_precedence() -> None:
-    """Let the worker go first, and the kernel take this process first when memory runs out."""
-    try:
-        os.nice(NICENESS)
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(OOM_SCORE_ADJ)
-    except OSError:
-        pass  # a courtesy where it is possible
+    """Let the worker go first, and the kernel take this process first when memory runs out.
+
+    Where Linux shares the processor among sessions (sched(7), autogroup) a process's niceness counts inside its session
+    only, so that of the session is set too.
+    """
+    os.nice(NICENESS)
+    for path, value in (("/proc/self/oom_score_adj", OOM_SCORE_ADJ), ("/proc/self/autogroup", str(NICENESS))):
+        try:
+            with open(path, "w") as file:
+                file.write(value)
+        except OSError:
+            pass  # a courtesy where it is possible
 
 
 class Guardian:

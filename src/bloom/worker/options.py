@@ -19,7 +19,7 @@ class Pace:
     retry_max_sec: float = 30
     """Failed requests are tried again after a pause that doubles from the first to the second, with jitter."""
     refused_sec: float = 60
-    """The pause after a refused key (401, 403)."""
+    """The pause after a refused key (401, 403) or version of the protocol."""
     fault_first_sec: float = 30
     fault_max_sec: float = 600
     """After a run that failed by the worker's own fault (no CLI, no login) it claims nothing for this long, doubled

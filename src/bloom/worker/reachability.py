@@ -20,6 +20,7 @@ def is_passing(error: Trouble) -> bool:
     return (
         isinstance(error, RuntimeUnreachable)
         or _is_key(error)
+        or _is_version(error)
         or error.status in (408, 425, 429)
         or error.status >= 500
     )
@@ -27,6 +28,10 @@ def is_passing(error: Trouble) -> bool:
 
 def _is_key(error: Trouble) -> bool:
     return isinstance(error, RuntimeRefused) and error.status in (401, 403)
+
+
+def _is_version(error: Trouble) -> bool:
+    return error.code == "protocol_mismatch"
 
 
 class Reachability:
@@ -60,6 +65,8 @@ class Reachability:
         self._said.add(error.code)
         if _is_key(error):
             log.error("the runtime refuses this worker's key (%s); check BLOOM_API_KEY", error.message)
+        elif _is_version(error):
+            log.error("%s", error.message)
         else:
             log.warning("%s; trying again", error.message, extra={"code": error.code})
 
@@ -78,7 +85,7 @@ class Backoff:
     def pause_sec(self, error: Trouble | None = None) -> float:
         """How long to wait after `error`: what the runtime asks for (up to 300 s), else the next pause of the row."""
         if isinstance(error, RuntimeRefused):
-            if _is_key(error):
+            if _is_key(error) or _is_version(error):
                 return self._pace.refused_sec
             if error.retry_after_sec is not None:
                 return min(max(error.retry_after_sec, self._pace.retry_first_sec), _MAX_ASKED_PAUSE_SEC)

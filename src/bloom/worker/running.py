@@ -41,7 +41,7 @@ async def _completion(run: Run, task: RunTask, executor: Executor, fitness: Fitn
         if run.stop.reason is None:
             fitness.judge(report)
         if run.stop.reason is None or report.status == "success":
-            return await asyncio.to_thread(completion_of, entry, report, duration_ms)
+            return await asyncio.to_thread(completion_of, entry, report, duration_ms, run.spooled.output_path)
         metrics = {"duration_ms": duration_ms, **report.metrics}
     match run.stop.reason:
         case StopReason.CANCELLED:

@@ -13,7 +13,8 @@ class Run:
     `task` is None for what a daemon before this one has left. `confirmed`: the lease was surely this worker's when it
     was last asked, so the run may start; `trusted_until` is the end of the trust window by the daemon's clock.
     `reported`: the run is over; `has_report`: the spool holds its completion. `lost`: the runtime said that the lease
-    is no longer this worker's. `news`: there is something new to deliver.
+    is no longer this worker's. `news`: there is something new to deliver. `mismatches`: how often the runtime found that
+    it had not received the output that the completion names.
     """
 
     def __init__(self, spooled: SpooledRun, task: RunTask | None, ttl_sec: int) -> None:
@@ -26,6 +27,7 @@ class Run:
         self.reported = asyncio.Event()
         self.news = asyncio.Event()
         self.has_report = False
+        self.mismatches = 0
         self.lost = False
 
     @property

@@ -3,6 +3,7 @@
     <worker dir>/spool/<lease id>/task.json      whose run this is
                                   events.jsonl   one event per line, as the wire wants it
                                   acked          the last seq that the runtime has acknowledged
+                                  output         what the completion leaves out, where that is large
                                   report.json    the completion; with it the run is over
 
 Everything here blocks on the disk: the daemon calls it in a thread. A run's files have one writer, the daemon that
@@ -70,6 +71,11 @@ class SpooledRun:
     def name(self) -> str:
         """A file name for this run."""
         return self._directory.name
+
+    @property
+    def output_path(self) -> Path:
+        """The file for an output that is too large for a completion; it goes with the run."""
+        return self._directory / "output"
 
     @property
     def last_seq(self) -> int:

@@ -17,7 +17,7 @@ from bloom.worker.calls import WorkerCalls
 from bloom.worker.claiming import Claiming
 from bloom.worker.completion import hand_back
 from bloom.worker.config import LimitSettings
-from bloom.worker.delivery import Delivery
+from bloom.worker.delivery import UPLOADS_AT_ONCE, Delivery
 from bloom.worker.executors.interface import Executor, RunTask, StopReason
 from bloom.worker.fitness import Fitness
 from bloom.worker.keeping import Keeping
@@ -109,7 +109,7 @@ class Work:
         self._runs = runs = Runs(options.slots)
         self._keeping = Keeping(runs, self._extend, options.pace)
         rejected = Rejected(worker_dir() / "rejected")
-        self._delivery = Delivery(runs, calls.append, calls.complete, rejected, options.pace)
+        self._delivery = Delivery(runs, calls.append, calls.upload, calls.complete, rejected, options.pace)
         self._claiming = Claiming(
             runs, fitness, watch, calls.claim, self._tell, self._take, stopping.asked, options.pace
         )
@@ -123,6 +123,7 @@ class Work:
                 tasks.create_task(self._keeping.extend_forever()),
                 tasks.create_task(self._keeping.watch_forever()),
                 tasks.create_task(self._delivery.complete_forever()),
+                *(tasks.create_task(self._delivery.upload_forever()) for _ in range(UPLOADS_AT_ONCE)),
                 tasks.create_task(self._watch.look_forever()),
             ]
             for run in leftovers:
@@ -161,6 +162,7 @@ class Work:
             budget=task.policy.budget,
             desired_format=task.desired_format,
             attempt=task.attempts,
+            output_path=spooled.output_path,
         )
         run = Run(spooled, run_task, lease.ttl_seconds)
         if self._runs.free == 0 or self._stopping.asked.is_set() or self._watch.pressed:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +168,8 @@ class CompletionService:
         lease_ids = [outcome.lease_id for outcome in accepted.values()]
         lease_ids += [report.lease_id for n, report in enumerate(reports) if n not in accepted and report.lease_id]
         results = await completions.results_by_leases(connection, lease_ids)
+        made = [known.result.artifact_id for known in results.values() if known.result.artifact_id is not None]
+        outputs = await artifacts.by_ids(connection, made)
         outcomes: list[Completed | BloomError] = []
         for n, report in enumerate(reports):
             task = found.get(report.task_id)
@@ -179,40 +181,38 @@ class CompletionService:
                     outcomes.append(refusals.cancelled())
                     continue
                 result = results[outcome.lease_id].result if outcome.lease_id in results else None
-                outcomes.append(Completed(task, result, await _artifact(connection, result)))
+                outcomes.append(Completed(task, result, _artifact(outputs, result)))
             else:
-                outcomes.append(await self._refused(connection, report, task, results))
+                outcomes.append(_refused(report, task, results, outputs))
         return outcomes
 
-    async def _refused(
-        self,
-        connection: Connection,
-        report: Completion,
-        task: Task,
-        results: dict[LeaseId, Reported],
-    ) -> Completed | BloomError:
-        known = results.get(report.lease_id) if report.lease_id is not None else None
-        if known is not None and known.result.task_id == task.id and report.worker_id in (None, known.result.worker_id):
-            if known.cancelled:
-                return refusals.cancelled()
-            if known.digest != report.digest:
-                return refusals.already_completed()
-            return Completed(task, known.result, await _artifact(connection, known.result), repeated=True)
-        if report.lease_id is not None and report.lease_id != task.lease_id:
-            return refusals.lease_lost()
-        if task.status is TaskStatus.CANCELLED:
+
+def _refused(
+    report: Completion,
+    task: Task,
+    results: Mapping[LeaseId, Reported],
+    outputs: Mapping[ArtifactId, Artifact],
+) -> Completed | BloomError:
+    known = results.get(report.lease_id) if report.lease_id is not None else None
+    if known is not None and known.result.task_id == task.id and report.worker_id in (None, known.result.worker_id):
+        if known.cancelled:
             return refusals.cancelled()
-        if report.lease_id is None and (task.status in FINAL or task.status is TaskStatus.QUEUED):
-            return refusals.not_held(task.status)
-        if report.names_upload and task.status in HELD and report.worker_id in (None, task.worker_id):
-            return refusals.output_mismatch()
+        if known.digest != report.digest:
+            return refusals.already_completed()
+        return Completed(task, known.result, _artifact(outputs, known.result), repeated=True)
+    if report.lease_id is not None and report.lease_id != task.lease_id:
         return refusals.lease_lost()
+    if task.status is TaskStatus.CANCELLED:
+        return refusals.cancelled()
+    if report.lease_id is None and (task.status in FINAL or task.status is TaskStatus.QUEUED):
+        return refusals.not_held(task.status)
+    if report.names_upload and task.status in HELD and report.worker_id in (None, task.worker_id):
+        return refusals.output_mismatch()
+    return refusals.lease_lost()
 
 
-async def _artifact(connection: Connection, result: Result | None) -> Artifact | None:
-    if result is None or result.artifact_id is None:
-        return None
-    return await artifacts.by_id(connection, ArtifactId(result.artifact_id))
+def _artifact(outputs: Mapping[ArtifactId, Artifact], result: Result | None) -> Artifact | None:
+    return None if result is None or result.artifact_id is None else outputs.get(result.artifact_id)
 
 
 def _digest(report: ReportBody) -> str:

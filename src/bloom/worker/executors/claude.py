@@ -1,5 +1,6 @@
 """The `claude` executor: one run of the Claude CLI per task, one session per context."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from bloom.worker.child import Child, Exit, running_child
 from bloom.worker.config import AgentSettings, WorkerConfig
-from bloom.worker.executors.claude_errors import Verdict, judge, session_is_lost
+from bloom.worker.executors.claude_errors import Verdict, judge, message_is_lost, session_is_lost
 from bloom.worker.executors.claude_login import SharedLogin, refreshing_alone
 from bloom.worker.executors.claude_metrics import metrics_of
 from bloom.worker.executors.claude_prompt import compose_prompt
@@ -80,7 +81,10 @@ class ClaudeExecutor:
         except OSError as error:
             message = f"The worker cannot use the working directory of this task ({error.strerror})."
             return failure("workspace_failed", message, {"tokens_used": None}, retryable=True)
-        prompt, neutralised = compose_prompt(task.prompt, task.context_hints, directory)
+        environment = self._child_environment(task, agent)
+        prompt, neutralised = await asyncio.to_thread(
+            compose_prompt, task.prompt, task.context_hints, directory, environment.get("HOME")
+        )
         if neutralised:
             status = {"state": "mentions_neutralised", "count": neutralised}
             await narration.event(RunEvent("status", status))
@@ -88,7 +92,7 @@ class ClaudeExecutor:
         async def on_wait() -> None:
             await narration.event(RunEvent("status", {"state": "waiting_for_login"}))
 
-        login = SharedLogin.of(self._child_environment(task, agent))
+        login = SharedLogin.of(environment)
         async with refreshing_alone(login, task.timeout_sec, stop, on_wait):
             if stop.reason is not None:
                 return stopped_report(task, stop, {"tokens_used": None})
@@ -100,12 +104,13 @@ class ClaudeExecutor:
         task, directory = start.task, start.directory
         with self._sessions.planned(task.context_id, directory) as plan:
             run = await self._start(start, plan, narration, stop)
-            if plan.session_id is not None and session_is_lost(run.transcript, run.stderr) and not run.stopped:
-                await narration.event(RunEvent("status", {"state": "new_session", "lost": plan.session_id}))
-                run = await self._start(start, SessionPlan(), narration, stop)
+            while (instead := _second_best(run)) is not None:
+                if instead.session_id is None:
+                    await narration.event(RunEvent("status", {"state": "new_session", "lost": plan.session_id}))
+                run = await self._start(start, instead, narration, stop)
             report = self._report(start, run, stop)
             if report.status == "success":
-                self._remember(task, directory, run.transcript.session_id)
+                self._remember(task, directory, run.transcript)
         return report
 
     async def _start(self, start: "_Start", plan: SessionPlan, narration: Narration, stop: StopSignal) -> _Run:
@@ -169,11 +174,11 @@ class ClaudeExecutor:
             retry_after_sec=verdict.retry_after_sec,
         )
 
-    def _remember(self, task: RunTask, directory: Path, session_id: str | None) -> None:
-        if session_id is None:
+    def _remember(self, task: RunTask, directory: Path, transcript: Transcript) -> None:
+        if transcript.session_id is None:
             return
         try:
-            self._sessions.remember(task.context_id, directory, session_id)
+            self._sessions.remember(task.context_id, directory, transcript.session_id, transcript.last_message_id)
         except OSError as error:
             # The answer is good; only the next task of the context will not know of it.
             log.warning("the session could not be remembered", extra={"task": task.task_id, "error": error.strerror})
@@ -207,6 +212,8 @@ class _Start:
             argv.append(f"--max-budget-usd={max(self.task.budget, _SMALLEST_BUDGET_USD):.6f}")
         if plan.session_id is not None:
             argv.append(f"--resume={plan.session_id}")
+        if plan.message_id is not None:
+            argv.append(f"--resume-session-at={plan.message_id}")
         if plan.fork:
             argv.append("--fork-session")
         # These two take as many words as follow, so they come last.
@@ -215,6 +222,18 @@ class _Start:
         if agent.disallowed_tools:
             argv += ["--disallowed-tools", *agent.disallowed_tools]
         return argv
+
+
+def _second_best(run: _Run) -> SessionPlan | None:
+    """How to begin instead, when the CLI did not begin because there is not what it should go on from."""
+    plan = run.plan
+    if plan.session_id is None or run.stopped:
+        return None
+    if session_is_lost(run.transcript, run.stderr):
+        return SessionPlan()
+    if plan.message_id is not None and message_is_lost(run.transcript, run.stderr):
+        return SessionPlan(plan.session_id, plan.fork)
+    return None
 
 
 async def _read(child: Child, run: _Run, narration: Narration) -> None:

@@ -109,12 +109,18 @@ _BY_VAGUE_KIND = {"server_error": "server_error", "invalid_request": "invalid_re
 
 _KILLED = frozenset({0, 128 + 2, 128 + 9, 128 + 15})
 _SESSION_LOST = re.compile(r"no conversation found|requires a valid session", re.IGNORECASE)
+_MESSAGE_LOST = re.compile(r"no message found|unknown option '--resume-session-at", re.IGNORECASE)
 _RESET_IN_TEXT = re.compile(r"\|(\d{10})\b")
 
 
 def session_is_lost(transcript: Transcript, stderr: str) -> bool:
     """Whether the CLI says that the session it should resume does not exist."""
     return transcript.model is None and bool(_SESSION_LOST.search(f"{_texts(transcript.result or {})}\n{stderr}"))
+
+
+def message_is_lost(transcript: Transcript, stderr: str) -> bool:
+    """Whether the CLI says that the message to go on from does not exist, or that it cannot go on from a message."""
+    return transcript.model is None and bool(_MESSAGE_LOST.search(f"{_texts(transcript.result or {})}\n{stderr}"))
 
 
 def judge(transcript: Transcript, ended: Exit, stderr: str) -> Verdict | None:

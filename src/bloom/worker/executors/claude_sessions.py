@@ -1,7 +1,8 @@
 """Which session of the Claude CLI continues a context, and that no two runs write one session.
 
-A session belongs to a context and a working directory: the CLI resumes it only from there. It is remembered on disk, after
-a good run only.
+A session belongs to a context and a working directory: the CLI resumes it only from there. It is remembered on disk,
+after a good run only, together with the last message of that run. The next run goes on from that message: what a failed
+run, or one that still goes on, has put behind it is not carried along.
 """
 
 import contextlib
@@ -16,15 +17,19 @@ from typing import Any
 
 from bloom.worker.workspace import safe_name
 
-_SESSION_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """How a run begins: with a session of its own (`session_id` is None), or on from one, in it or in a fork of it."""
+    """How a run begins: with a session of its own (`session_id` is None), or on from one, in it or in a fork of it.
+
+    `message_id` is the message to go on from; None means the last.
+    """
 
     session_id: str | None = None
     fork: bool = False
+    message_id: str | None = None
 
 
 class Sessions:
@@ -37,21 +42,21 @@ class Sessions:
     @contextlib.contextmanager
     def planned(self, context_id: str, working_directory: Path) -> Generator[SessionPlan]:
         """The plan for a run that lasts as long as this block. A session that another run now writes is forked."""
-        session_id = self._recall(context_id, working_directory)
+        session_id, message_id = self._recall(context_id, working_directory)
         if session_id is None or session_id in self._written:
-            yield SessionPlan(session_id, fork=session_id is not None)
+            yield SessionPlan(session_id, session_id is not None, message_id)
             return
         self._written.add(session_id)
         try:
-            yield SessionPlan(session_id)
+            yield SessionPlan(session_id, message_id=message_id)
         finally:
             self._written.discard(session_id)
 
-    def remember(self, context_id: str, working_directory: Path, session_id: str) -> None:
-        """Let the next run of the context go on from `session_id`. Atomic. Raises OSError."""
+    def remember(self, context_id: str, working_directory: Path, session_id: str, message_id: str | None) -> None:
+        """Let the next run of the context go on from this message of this session. Atomic. Raises OSError."""
         path = self._path(context_id, working_directory)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = {"context_id": context_id, "session_id": session_id}
+        content = {"context_id": context_id, "session_id": session_id, "message_id": message_id}
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as file:
             try:
                 json.dump(content, file)
@@ -62,13 +67,15 @@ class Sessions:
                 Path(file.name).unlink(missing_ok=True)
                 raise
 
-    def _recall(self, context_id: str, working_directory: Path) -> str | None:
+    def _recall(self, context_id: str, working_directory: Path) -> tuple[str | None, str | None]:
         try:
             known: Any = json.loads(self._path(context_id, working_directory).read_bytes())
-            session_id = str(known["session_id"])
+            session_id, message_id = str(known["session_id"]), str(known["message_id"])
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # none yet, or a damaged file: a new session is right in both cases
-        return session_id if _SESSION_ID.fullmatch(session_id) else None
+            return None, None  # none yet, or a damaged file: a new session is right in both cases
+        if not _UUID.fullmatch(session_id):
+            return None, None
+        return session_id, message_id if _UUID.fullmatch(message_id) else None
 
     def _path(self, context_id: str, working_directory: Path) -> Path:
         key = f"{context_id} {os.path.realpath(working_directory)}"

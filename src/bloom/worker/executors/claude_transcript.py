@@ -27,6 +27,7 @@ class Transcript:
     def __init__(self) -> None:
         self.session_id: str | None = None
         self.model: str | None = None
+        self.last_message_id: str | None = None
         self.result: Mapping[str, Any] | None = None
         self.error_kind: str | None = None
         self.rate_limit: Mapping[str, Any] = {}
@@ -127,6 +128,8 @@ class Transcript:
         if parent is None and (line.get("error") or message.get("model") == SYNTHETIC):
             self.error_kind = str(line.get("error") or "unknown")
             return
+        if parent is None:
+            self.last_message_id = line.get("uuid")
         streamed = self._message is not None and self._message.id == message.get("id")
         if parent is None and not streamed:
             # It came in one piece: in place of a stream that broke, or because nothing is streamed.

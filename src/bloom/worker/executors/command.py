@@ -1,5 +1,6 @@
 """The `command` executor: any program that reads the prompt on stdin and writes its answer to stdout."""
 
+import asyncio
 import codecs
 import errno
 import os
@@ -12,8 +13,10 @@ from typing import Any
 from bloom.worker.child import Child, Exit, running_child
 from bloom.worker.config import AgentSettings, WorkerConfig
 from bloom.worker.executors.environment import child_environment, secrets_in
-from bloom.worker.executors.interface import Emit, Report, RunTask, StopSignal
+from bloom.worker.executors.growing_output import GrowingOutput, TooMuchOutput
+from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopSignal
 from bloom.worker.executors.json_answer import COMPLAINT, json_answer
+from bloom.worker.executors.json_file import is_json_file
 from bloom.worker.executors.narration import Narration
 from bloom.worker.executors.supervision import failure, stopped_report, supervise, told
 from bloom.worker.executors.telling import tail
@@ -22,18 +25,12 @@ from bloom.worker.workspace import Workspace
 DEMO = (sys.executable, "-m", "bloom.worker.executors.demo")
 """What runs where worker.toml names no command."""
 
-MAX_OUTPUT_BYTES = 32 * 1024 * 1024
-
-
-class _TooMuchOutput(Exception):
-    """The program writes more than any completion can carry."""
-
 
 class CommandExecutor:
     """Runs tasks by the program that worker.toml names, or by the built-in demo.
 
     The program gets BLOOM_TASK_ID, BLOOM_CONTEXT_ID, BLOOM_AGENT_SLUG and BLOOM_DESIRED_FORMAT. Exit status 0 is
-    success, whatever was written to stderr.
+    success, whatever was written to stderr. Its output is told as it comes, up to 8 MiB; what is longer goes to the disk.
     """
 
     name = "command"
@@ -67,7 +64,7 @@ class CommandExecutor:
         program = shutil.which(self._argv[0], path=environment.get("PATH"))
         if program is None:
             return _not_started(errno.ENOENT)
-        pieces: list[str] = []
+        output = GrowingOutput(task.output_path)
         try:
             async with running_child(
                 [program, *self._argv[1:]],
@@ -77,17 +74,21 @@ class CommandExecutor:
                 stdin=task.prompt.encode(errors="replace"),
                 grace_sec=self._config.stop_grace_sec,
             ) as child:
-                stopped = await supervise(child, _read(child, pieces, narration), deadline, stop)
+                stopped = await supervise(child, _read(child, output, narration), deadline, stop)
                 ended = await child.wait()
                 stderr = child.stderr_tail
-        except _TooMuchOutput:
-            message = f"The command wrote more than {MAX_OUTPUT_BYTES // 1024 // 1024} MiB, and was ended."
+        except TooMuchOutput as error:
+            message = f"The command wrote more than {error.args[0] // 1024 // 1024} MiB, and was ended."
             return failure("output_too_large", message, {})
+        except _DiskFull as error:
+            return _not_kept(str(error))
         except OSError as error:
             return _not_started(error.errno or errno.EIO)
+        finally:
+            output.close()
         if stopped and ended.code != 0:
             return stopped_report(task, stop, {})
-        return self._report(task, ended, "".join(pieces), tail(stderr, secrets_in(environment)))
+        return await self._report(task, ended, output, tail(stderr, secrets_in(environment)))
 
     def _child_environment(self, task: RunTask, agent: AgentSettings) -> dict[str, str]:
         of_task = {
@@ -102,7 +103,7 @@ class CommandExecutor:
             name: value.encode(errors="replace").decode().replace("\x00", "") for name, value in of_task.items()
         }
 
-    def _report(self, task: RunTask, ended: Exit, output: str, stderr: str) -> Report:
+    async def _report(self, task: RunTask, ended: Exit, output: GrowingOutput, stderr: str) -> Report:
         metrics = {"leftovers_killed": ended.leftovers} if ended.leftovers else {}
         if ended.errno is not None:
             return _not_started(ended.errno)
@@ -112,12 +113,21 @@ class CommandExecutor:
         if ended.code != 0:
             said = f" It says: {stderr}" if stderr else ""
             return failure("command_failed", f"The command ended with exit status {ended.code}.{said}", metrics)
+        if output.broken is not None:
+            return _not_kept(output.broken)
+        if output.path is not None:
+            if task.desired_format == "json" and not await asyncio.to_thread(is_json_file, output.path):
+                return failure("invalid_json", COMPLAINT, metrics, retryable=True)
+            if output.replaced:
+                metrics["replaced_characters"] = output.replaced
+            return Report("success", None, metrics=dict[str, Any](metrics), output_path=output.path)
+        text = output.text
         if task.desired_format == "json":
-            answer = json_answer(output)
+            answer = json_answer(text)
             if answer is None:
                 return failure("invalid_json", COMPLAINT, metrics, retryable=True)
-            output = answer
-        return Report("success", output, metrics=dict[str, Any](metrics))
+            text = answer
+        return Report("success", text, metrics=dict[str, Any](metrics))
 
 
 def _not_started(number: int) -> Report:
@@ -125,20 +135,31 @@ def _not_started(number: int) -> Report:
     return failure("command_missing", message, {})
 
 
-async def _read(child: Child, pieces: list[str], narration: Narration) -> None:
+def _not_kept(reason: str | None) -> Report:
+    return failure("output_not_kept", f"The worker's disk does not take the output ({reason}).", {}, retryable=True)
+
+
+class _DiskFull(Exception):
+    """The disk does not take the output. The argument is the reason."""
+
+
+async def _read(child: Child, output: GrowingOutput, narration: Narration) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    size = 0
     while True:
         chunk = await child.read(narration.due_in())
         if chunk is None:
             await narration.flush()
             continue
-        size += len(chunk)
-        if size > MAX_OUTPUT_BYTES:
-            raise _TooMuchOutput
         text = decoder.decode(chunk, final=not chunk)
-        pieces.append(text)
-        await narration.text(text)
+        was_short = output.path is None
+        try:
+            await output.add(text)
+        except OSError as error:
+            raise _DiskFull(error.strerror) from None
+        if output.path is None:
+            await narration.text(text)
+        elif was_short:
+            await narration.event(RunEvent("status", {"state": "output_continues_unseen"}))
         if not chunk:
             await narration.flush()
             return

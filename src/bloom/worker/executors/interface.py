@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 WORKER_FAULTS = frozenset({"cli_missing", "command_missing", "login", "workspace_failed"})
@@ -12,7 +13,9 @@ WORKER_FAULTS = frozenset({"cli_missing", "command_missing", "login", "workspace
 
 @dataclass(frozen=True)
 class RunTask:
-    """What an executor knows of a leased task. `budget` is US dollars, 0 for none; `attempt` counts from 1."""
+    """What an executor knows of a leased task. `budget` is US dollars, 0 for none; `attempt` counts from 1. `output_path` is
+    a file that is not there yet, for an output that is too large for memory.
+    """
 
     task_id: str
     lease_id: str
@@ -24,14 +27,15 @@ class RunTask:
     budget: float = 0.0
     desired_format: Literal["json", "text"] = "text"
     attempt: int = 1
+    output_path: Path | None = None
 
 
 @dataclass(frozen=True)
 class RunEvent:
     """One piece of what happens in a run. `data` is plain JSON; its keys by `type`:
 
-    - status: state (`started`, `restarted`, `new_session`, `mentions_neutralised`, `waiting_for_login`), and what the
-      state brings
+    - status: state (`started`, `restarted`, `new_session`, `mentions_neutralised`, `waiting_for_login`,
+      `output_continues_unseen`: it is long, no more text of it is told), and what the state brings
     - text, thinking: text
     - tool_use: id, name, input; parent_id when a subagent uses it
     - tool_result: id, is_error, content (text, cut to 16 KiB, then truncated: true); parent_id as above
@@ -48,7 +52,8 @@ class RunEvent:
 class Report:
     """How a run ended. `code` is stable, `error_message` is for a person; both are None for a success.
 
-    `metrics` always has duration_ms (int) and tokens_used (int or None).
+    `metrics` always has duration_ms (int) and tokens_used (int or None). `output_path`: the output of a success is in the
+    task's file of this name, as UTF-8 that can be stored, and `output` is None.
     """
 
     status: Literal["success", "error"]
@@ -58,6 +63,7 @@ class Report:
     retryable: bool = False
     retry_after_sec: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict[str, Any])
+    output_path: Path | None = None
 
 
 class StopReason(StrEnum):

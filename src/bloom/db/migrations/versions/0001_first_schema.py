@@ -219,7 +219,7 @@ create table bloom.keys (
     check (used_up_at is null or role = 'join')
 );
 create unique index keys_seq on bloom.keys (seq);
-create index keys_by_worker_name on bloom.keys (worker_name) where role = 'worker' and revoked_at is null;
+create index keys_by_worker_name on bloom.keys (worker_name) where role = 'worker';
 
 create table bloom.audit_log (
     id          bigint generated always as identity primary key,

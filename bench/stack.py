@@ -44,14 +44,20 @@ class Stack:
         self._postgres.stop()
         self._directory.cleanup()
 
-    def start_worker(self, name: str, *, slots: int, command: Sequence[str]) -> None:
-        """A real worker daemon whose tasks run `command`."""
+    @property
+    def server_id(self) -> int:
+        """The process id of the runtime."""
+        return self._children[0].pid
+
+    def start_worker(self, name: str, *, slots: int, command: Sequence[str]) -> int:
+        """A real worker daemon whose tasks run `command`; its process id."""
         home = self.directory / name
         home.mkdir()
         argv = ", ".join(f'"{word}"' for word in command)
         (home / "worker.toml").write_text(f'executor = "command"\n\n[command]\nargv = [{argv}]\n')
         arguments = ["worker", "--runtime", self.url, "--name", name, "--slots", str(slots), "--executor", "command"]
         self._start([*arguments, "--config", str(home / "worker.toml")], {"BLOOM_WORKER_DIR": str(home)})
+        return self._children[-1].pid
 
     def _start(self, arguments: list[str], environment: dict[str, str], *, keep: tuple[int, ...] = ()) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

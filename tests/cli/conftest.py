@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from fake_runtime import Bloom, FakeRuntime
+from new_machine import always, manage_services_by, person
 from typer.testing import CliRunner, Result
 
+from bloom.cli import joining
 from bloom.cli.main import app
 
 
@@ -33,3 +35,23 @@ def bloom(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         return runner.invoke(app, args, input=stdin, catch_exceptions=False, prog_name="bloom")
 
     return run
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of the user who joins, on a machine without a service manager and without the Claude CLI."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in (
+        "BLOOM_WORKER_DIR",
+        "XDG_CONFIG_HOME",
+        "CLAUDE_CONFIG_DIR",
+        "ANTHROPIC_API_KEY",
+        "CLAUDE_CODE_OAUTH_TOKEN",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(joining, "this_person", always(person(home)))
+    manage_services_by(monkeypatch, None)
+    return home

@@ -92,6 +92,15 @@ def test_show_tells_all_that_is_known(runtime: FakeRuntime, bloom: Bloom) -> Non
     assert runtime.requests("GET", "/artifacts")[0].query == {"task_id": TASK_ID}
 
 
+def test_show_tells_work_that_came_too_late_apart_from_the_output(runtime: FakeRuntime, bloom: Bloom) -> None:
+    late = {**result("finished too late"), "rejected": True, "reason": "lease_expired", "completed_at": CREATED_MS + 1}
+    show_answers(runtime, "completed", [result("hello"), late])
+    done = bloom("task", "show", TASK_ID)
+    assert "rejected" in done.stdout and "came too late: lease_expired" in done.stdout
+    assert f"Output that came too late, of {late['worker_id']}\nfinished too late\n" in done.stdout
+    assert done.stdout.endswith("\nOutput\nhello\n")
+
+
 def test_show_of_a_running_task_says_how_to_follow_it(runtime: FakeRuntime, bloom: Bloom) -> None:
     show_answers(runtime, "running", [])
     assert f"bloom task show {TASK_ID} --follow" in bloom("task", "show", TASK_ID).stdout

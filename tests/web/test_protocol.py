@@ -1,5 +1,7 @@
 """Worker and runtime agree on a version of the protocol at the first call, or the runtime says which side to upgrade."""
 
+from typing import Any
+
 import pytest
 from tests.real_runtime import Replica, refused, told
 
@@ -8,7 +10,7 @@ from bloom.base.protocol import OLDEST, PROTOCOL
 from bloom.client import RuntimeClient
 
 RANGE = f"{OLDEST}-{PROTOCOL}"
-CALLS = [
+CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/workers", {"name": "w"}),
     ("POST", "/workers/w/claim", {"request_id": "r"}),
     ("POST", "/workers/w/extend", {"leases": []}),
@@ -20,7 +22,7 @@ CALLS = [
 
 @pytest.mark.parametrize(("method", "path", "body"), CALLS, ids=[path.split("?")[0] for _, path, _ in CALLS])
 def test_a_worker_of_another_version_is_told_which_side_to_upgrade(
-    runtime: Replica, method: str, path: str, body: object
+    runtime: Replica, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     for speaks, side in ((PROTOCOL + 1, "upgrade the runtime"), (OLDEST - 1, "upgrade the worker")):
         answer = runtime.http.request(method, path, json=body, headers={"X-Bloom-Protocol": str(speaks)})

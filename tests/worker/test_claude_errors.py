@@ -1,5 +1,6 @@
 """Every recorded end of a run gets its code; and those that could not be recorded, by hand."""
 
+import errno
 import json
 import time
 from typing import Any
@@ -131,6 +132,7 @@ def test_the_end_of_a_limit_is_also_read_from_the_text_of_older_versions() -> No
         (api_error("something that no version has said yet"), "unknown", "cli_failed"),
         ({"subtype": "error_during_execution", "is_error": True, "errors": ["something new"]}, None, "cli_failed"),
         ({"subtype": "error_during_execution", "is_error": True, "errors": "not a list"}, None, "cli_failed"),
+        ({"subtype": "error_max_turns", "is_error": False}, None, "max_turns"),
     ],
 )
 def test_what_could_not_be_recorded_is_told_apart_too(result: dict[str, Any], kind: str | None, code: str) -> None:
@@ -151,6 +153,8 @@ def test_what_could_not_be_recorded_is_told_apart_too(result: dict[str, Any], ki
         (Exit(signal=9), "", "interrupted"),
         (Exit(), "", "interrupted"),
         (Exit(errno=2), "No such file or directory", "cli_missing"),
+        (Exit(errno=errno.ENOMEM), "Cannot allocate memory", "workspace_failed"),
+        (Exit(errno=errno.E2BIG), "Argument list too long", "workspace_failed"),
     ],
 )
 def test_an_end_without_a_result_is_judged_by_exit_and_stderr(end: Exit, stderr: str, code: str) -> None:

@@ -46,11 +46,12 @@ async def test_the_agent_decides_model_system_prompt_and_tools(claude: Make, stu
         "env": {"ANTHROPIC_CUSTOM_HEADERS": "x-of-agent: yes"},
     }
     executor = claude("ok", agents={"coder": agent}, claude={"args": ["--strict-mcp-config"]})
-    report, _ = await run(executor, task(desired_format="text"))
+    report, _ = await run(executor, task(desired_format="text", budget=5))
     assert report.status == "success"
     request = stub.requests[0]
     assert request.body["model"] == "claude-of-the-agent"
     assert "- Be brief.\\n--model=other" in json.dumps(request.body["system"])
+    assert "JSON value" not in json.dumps(request.body["system"])
     assert {"Read", "Bash"} <= {tool["name"] for tool in request.body["tools"]}
     assert not {"WebFetch", "WebSearch"} & {tool["name"] for tool in request.body["tools"]}
     assert request.headers["x-of-agent"] == "yes"
@@ -176,14 +177,11 @@ async def test_json_is_asked_for_and_checked(claude: Make, stub: AnthropicStub) 
     assert "exactly one JSON value" in json.dumps(stub.requests[0].body["system"])
     bad, _ = await run(claude("ok"), task(desired_format="json"))
     assert (bad.code, bad.retryable, bad.output) == ("invalid_json", True, None)
-    await run(claude("ok"), task())
-    assert "exactly one JSON value" not in json.dumps(stub.requests[2].body["system"])
 
 
 async def test_a_budget_is_kept(claude: Make) -> None:
     report, _ = await run(claude("ok"), task(budget=0.0001))
     assert (report.code, report.retryable) == ("budget_exceeded", False)
-    assert (await run(claude("ok"), task(budget=5)))[0].status == "success"
 
 
 async def test_turns_are_limited(claude: Make) -> None:
@@ -197,12 +195,11 @@ async def test_an_answer_that_needs_several_messages_is_put_together(claude: Mak
     assert report.output == recording.text == "Hello from the stub." * 2
 
 
-async def test_a_configured_directory_keeps_a_session_per_context_too(claude: Make, tmp_path: Path) -> None:
+async def test_a_configured_directory_has_sessions_of_its_own(claude: Make, tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     executor = claude("bash-pwd", agents={"coder": {"working_directory": str(tmp_path / "project")}})
     first, recording = await run(executor, task(context_id="one"))
     assert recording.of("tool_result")[0]["content"] == str(tmp_path / "project")
-    assert (await run(executor, task(context_id="two")))[0].metrics["resumed"] is False
     assert (await run(executor, task(context_id="one")))[0].metrics["session_id"] == first.metrics["session_id"]
     elsewhere, _ = await run(claude("ok"), task(context_id="one"))
     assert elsewhere.metrics["resumed"] is False

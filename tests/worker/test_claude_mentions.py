@@ -35,10 +35,10 @@ def home(claude: Make) -> None:
     """The home directory is there before the files in it."""
 
 
-@pytest.mark.parametrize("hint", ["in.txt", "sub/a b.txt", "sub/dätei.txt", "sub/../in.txt"])
-async def test_a_file_hint_brings_its_file_in(claude: Make, stub: AnthropicStub, directory: Path, hint: str) -> None:
-    assert (await run(claude("ok"), task(context_id="context", context_hints=[hint])))[0].status == "success"
-    assert INSIDE in stub.requests[0].text
+async def test_file_hints_bring_their_files_in(claude: Make, stub: AnthropicStub, directory: Path) -> None:
+    hints = ["sub/a b.txt", "sub/dätei.txt", "sub/../in.txt"]
+    assert (await run(claude("ok"), task(context_id="context", context_hints=hints)))[0].status == "success"
+    assert stub.requests[0].text.count(INSIDE) == 3
 
 
 async def test_a_mention_in_the_prompt_of_a_file_inside_works_as_ever(
@@ -103,9 +103,8 @@ async def test_such_mentions_would_have_brought_it_in(
 
     monkeypatch.setattr("bloom.worker.executors.claude.compose_prompt", unchanged)
     mentions = ("@link", "@../../../secret.txt", f'@"{tmp_path}/secret.txt"', "@../../../folder-outside-of-it")
-    for mention in mentions:
-        await run(claude("ok"), task(mention, context_id="context"))
-    assert [OUTSIDE in request.text for request in stub.requests] == [True] * len(mentions)
+    await run(claude("ok"), task("\n".join(mentions), context_id="context"))
+    assert stub.requests[0].text.count(OUTSIDE) == len(mentions)
 
 
 async def test_neutralised_mentions_are_told(claude: Make, directory: Path) -> None:

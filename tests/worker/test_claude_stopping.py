@@ -56,7 +56,7 @@ async def test_a_stop_ends_the_tools_too(
 
 
 async def test_a_timeout_ends_the_tools_too(claude: Make, marker: str) -> None:
-    recording = record(claude(tool(marker), agents=ALLOWED), task(timeout_sec=4))
+    recording = record(claude(tool(marker), agents=ALLOWED), task(timeout_sec=6))
     await all_alive(marker)
     report = await recording.report()
     assert with_marker(marker) == []

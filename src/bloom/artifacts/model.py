@@ -14,7 +14,8 @@ INLINE_MAX_BYTES = 1024 * 1024
 CHUNK_BYTES = 512 * 1024
 """Of a piece of larger content; as much of an upload is in memory at a time."""
 
-PREVIEW_BYTES = 1024 * 1024
+PREVIEW_BYTES = INLINE_MAX_BYTES
+"""So much of an upload is looked at when it is completed: all of one that goes inline."""
 
 
 class Place(StrEnum):

@@ -215,7 +215,11 @@ class ArtifactService:
         """
         if self._blobs is None:
             return 0
-        listed = await self._blobs.page(OBJECTS, after=self._swept_to, limit=SWEEP_BATCH)
+        try:
+            listed = await self._blobs.page(OBJECTS, after=self._swept_to, limit=SWEEP_BATCH)
+        except BlobError as error:
+            _log.info("object store could not be listed", extra={"code": error.code})
+            return 0
         self._swept_to = listed[-1].key if len(listed) == SWEEP_BATCH else None
         before = datetime.now(UTC) - ORPHAN_AGE
         old: list[tuple[str, TaskId, ArtifactId]] = []

@@ -36,6 +36,7 @@ STATE_COLOURS = {
     "offline": "dim",
     "unknown": "dim",
     "cancelled": "dim",
+    "rejected": "yellow",
 }
 
 

@@ -21,7 +21,7 @@ from bloom.tasks.schemas import EventOut, LLMResult, LLMTask
 SHOWN_EVENTS = 15
 EVENT_WIDTH = 68
 EVENTS_PAGE = 1000
-SHOWN_PROMPT_LINES = 20
+SHOWN_LINES = 20
 
 
 def show(runtime: str | None, task_id: str, *, as_json: bool) -> None:
@@ -40,14 +40,16 @@ def show(runtime: str | None, task_id: str, *, as_json: bool) -> None:
             return ExitCode.DONE
         task = parse(LLMTask, task_answer)
         results = sorted(parse_list(LLMResult, results_answer), key=lambda result: result.completed_at)
-        _print_task(task, results)
+        taken = [result for result in results if not result.rejected]
+        _print_task(task, taken)
         _print_prompt(task)
         _print_attempts(results)
+        _print_rejected(results)
         _print_artifacts(parse_list(RuntimeArtifact, artifacts_answer))
         await _print_events(client, path)
-        if task.status is TaskStatus.COMPLETED and results:
+        if task.status is TaskStatus.COMPLETED and taken:
             _print_heading("Output")
-            await write_output(client, results[-1], sys.stdout)
+            await write_output(client, taken[-1], sys.stdout)
         elif task.status not in FINAL:
             print(f"\nfollow it: bloom task show {task.id} --follow")
         return ExitCode.DONE
@@ -83,10 +85,22 @@ def _print_task(task: LLMTask, results: Sequence[LLMResult]) -> None:
 
 def _print_prompt(task: LLMTask) -> None:
     _print_heading("Prompt")
-    lines = clean(task.prompt).splitlines()
-    print("\n".join(lines[:SHOWN_PROMPT_LINES]))
-    if len(lines) > SHOWN_PROMPT_LINES:
-        print(f"… ({len(lines) - SHOWN_PROMPT_LINES} more lines; --json has all)")
+    _print_beginning(task.prompt)
+
+
+def _print_rejected(results: Sequence[LLMResult]) -> None:
+    """What was finished under a lease that was lost by then: it came to nothing, but somebody may want it."""
+    for result in results:
+        if result.rejected and result.output:
+            _print_heading(f"Output that came too late, of {clean_line(result.worker_id, 24)}")
+            _print_beginning(result.output)
+
+
+def _print_beginning(text: str) -> None:
+    lines = clean(text).splitlines()
+    print("\n".join(lines[:SHOWN_LINES]))
+    if len(lines) > SHOWN_LINES:
+        print(f"… ({len(lines) - SHOWN_LINES} more lines; --json has more)")
 
 
 def _print_attempts(results: Sequence[LLMResult]) -> None:
@@ -101,8 +115,11 @@ def _print_attempts(results: Sequence[LLMResult]) -> None:
 def _result_row(result: LLMResult) -> list[str | Cell]:
     duration, tokens, cost = (result.metrics.get(name) for name in ("duration_ms", "tokens_used", "cost_usd"))
     error = ": ".join(part for part in (result.code, result.error_message) if part)
+    if result.rejected:
+        why = f"came too late: {result.reason or 'lease_ended'}"
+        error = f"{why}; {error}" if error else why
     return [
-        state_cell(result.status),
+        state_cell("rejected" if result.rejected else result.status),
         ago(result.completed_at),
         clean_line(result.worker_id, 24),
         short_duration(duration / 1000) if isinstance(duration, int | float) else "-",

@@ -43,7 +43,6 @@ from bloom.web.install import install_web
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import WorkerService
 
-
 HEALTH_SEC = 2.0
 """How long the health route waits for the database: whoever asks wants to know, not to wait as others do."""
 

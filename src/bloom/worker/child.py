@@ -66,9 +66,16 @@ async def end_strays(lease_id: str) -> int:
     """Kill what a killed guardian left of a run, until nothing is found; returns how many there were."""
     ended: set[int] = set()
     while strays := find_strays(lease_id):
+        refused = 0
         for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                refused += 1
+        if refused == len(strays):
+            break
         ended.update(strays)
         await asyncio.sleep(0.01)
     return len(ended)

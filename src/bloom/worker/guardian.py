@@ -9,7 +9,8 @@ child ends by itself, what it left behind is killed at once.
 
 Status receives one line of JSON at the end: {"exit": n} or {"signal": n}, with "leftovers" (descendants that outlived
 the child and were killed) and "refused" (descendants of another user, which we may not kill); or {"errno": n} when the
-program could not be started. A guardian that was killed itself writes nothing.
+program could not be started, and neither when the child itself refuses to be killed. A guardian that was killed writes
+nothing.
 
 What holds where:
 - Linux: the guardian is a child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER), so each descendant stays below it, those
@@ -24,6 +25,7 @@ collections and pathlib alone would cost it 2 MB.
 """
 # ruff: noqa: SIM105, PTH123, PTH208
 
+import errno
 import os
 import select
 import signal
@@ -111,7 +113,7 @@ def _children() -> dict[int, tuple[bytes, bytes]]:
 def _send(pid: int, started: bytes, number: int) -> bool:
     """Signal the process that was seen, never another that has got its id since. Returns whether it refuses."""
     try:
-        handle = os.pidfd_open(pid) if sys.platform == "linux" else -1
+        handle = os.pidfd_open(pid) if sys.platform == "linux" and hasattr(os, "pidfd_open") else -1
     except ProcessLookupError:
         return False
     except OSError:
@@ -194,6 +196,9 @@ class Guardian:
 
     def run(self, argv: list[str]) -> None:
         """Start `argv`, wait for its end or for a stop, end every descendant, and report."""
+        if sys.platform == "linux" and not self._subreaper:
+            self._report(f'{{"errno": {errno.ENOSYS}}}')  # without it a descendant could get away
+            return
         failure = self._launch(argv)
         if failure:
             self._report(f'{{"errno": {failure}}}')
@@ -201,9 +206,11 @@ class Guardian:
         self._await_end()
         killed, refused = self._end_all()
         leftovers = len(killed - {self._child})
-        code = os.waitstatus_to_exitcode(self._outcome or 0)
-        ending = f'"signal": {-code}' if code < 0 else f'"exit": {code}'
-        self._report(f'{{{ending}, "leftovers": {leftovers}, "refused": {len(refused)}}}')
+        ending = f'"leftovers": {leftovers}, "refused": {len(refused)}'
+        if self._outcome is not None:
+            code = os.waitstatus_to_exitcode(self._outcome)
+            ending = f'"signal": {-code}, {ending}' if code < 0 else f'"exit": {code}, {ending}'
+        self._report(f"{{{ending}}}")
 
     def _report(self, line: str) -> None:
         try:

@@ -58,7 +58,7 @@ class SpooledRun:
         self._offsets = array("Q")  # where each event in the file starts; the first is that of seq `_base` + 1
         self._size = 0
         self._dropped = 0
-        self._unwritten: dict[str, Any] | None = None
+        self._unwritten: str | None = None
         self._file = os.open(directory / "events.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._acked = self._base = self._read_acked()
@@ -140,12 +140,13 @@ class SpooledRun:
 
         On a disk that does not take it, it is kept in memory and the error is logged. A second call replaces the first.
         """
+        text = to_storable_json(completion)
         with self._lock:
-            self._unwritten = completion
+            self._unwritten = text
             try:
                 self._tell_gap(at_ms)
                 os.fsync(self._file)
-                write_atomically(self._directory / "report.json", to_storable_json(completion), sync=True)
+                write_atomically(self._directory / "report.json", text, sync=True)
                 self._unwritten = None  # it may be large, and is read again when it is sent
             except OSError as error:
                 log.error("cannot spool a report: %s", error.strerror, extra={"lease": self.entry.lease_id})
@@ -153,10 +154,9 @@ class SpooledRun:
     def read_report(self) -> dict[str, Any] | None:
         """The completion, None where there is none that can be read."""
         with self._lock:
-            if self._unwritten is not None:
-                return self._unwritten
             try:
-                report: object = json.loads((self._directory / "report.json").read_bytes())
+                text = self._unwritten or (self._directory / "report.json").read_bytes()
+                report: object = json.loads(text)
             except (OSError, ValueError):
                 return None
         return cast("dict[str, Any]", report) if isinstance(report, dict) else None

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from bloom.base.errors import BloomError
 from bloom.base.fields import StorableText
 from bloom.tasks.model import LeaseStatus, Result, TaskStatus
+from bloom.tasks.routes.fields import event_fields, lease_fields, rejected_fields, result_fields, task_fields
 from bloom.tasks.routes.parameters import PathResultId, PathTaskId
 from bloom.tasks.schemas import (
     CreateBatch,
@@ -18,11 +19,6 @@ from bloom.tasks.schemas import (
     LeaseOut,
     LLMResult,
     LLMTask,
-    event_fields,
-    lease_fields,
-    rejected_fields,
-    result_fields,
-    task_fields,
 )
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.tasks import TaskService

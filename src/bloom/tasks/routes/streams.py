@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from bloom.base.errors import InvalidInput
 from bloom.base.ids import TaskId
 from bloom.tasks.model import Event, Task
+from bloom.tasks.routes.fields import event_fields, result_fields, task_fields
 from bloom.tasks.routes.parameters import PathTaskId
-from bloom.tasks.schemas import event_fields, result_fields, task_fields
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.tasks import TaskService
 from bloom.web.sse import SseEvent, event_stream, last_event_id

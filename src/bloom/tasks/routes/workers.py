@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from bloom.artifacts.schemas import artifact_fields
 from bloom.base.errors import BloomError, Unavailable, Upstream
 from bloom.base.ids import LeaseId, TaskId, WorkerId
+from bloom.tasks.routes.fields import lease_fields, result_fields, task_fields
 from bloom.tasks.routes.parameters import PathTaskId
 from bloom.tasks.schemas import (
     AppendAnswer,
@@ -24,9 +25,6 @@ from bloom.tasks.schemas import (
     ExtendAnswer,
     Heartbeat,
     LeaseTask,
-    lease_fields,
-    result_fields,
-    task_fields,
 )
 from bloom.tasks.service.completing import Completed, CompletionService
 from bloom.tasks.service.granting import ClaimRequest, GrantService, LeaseRequest

@@ -271,12 +271,12 @@ async def leases_of_requests(
     connection: Connection, requests: Mapping[WorkerId, Sequence[str]]
 ) -> dict[tuple[WorkerId, str], list[Lease]]:
     """What claims with these request ids were answered before."""
-    items = json.dumps(
-        [{"worker_id": worker, "request_id": request} for worker, given in requests.items() for request in given]
-    )
+    asked = {(worker_id, request_id) for worker_id, given in requests.items() for request_id in given}
+    params = {"worker_ids": list(requests), "request_ids": sorted({request_id for _, request_id in asked})}
     found: dict[tuple[WorkerId, str], list[Lease]] = {}
-    for row in await fetch_all(connection, _SQL["leases_of_request"], {"items": items}):
-        found.setdefault((row["worker_id"], row["request_id"]), []).append(_lease(row))
+    for row in await fetch_all(connection, _SQL["leases_of_request"], params):
+        if (pair := (row["worker_id"], row["request_id"])) in asked:
+            found.setdefault(pair, []).append(_lease(row))
     return found
 
 

@@ -232,11 +232,11 @@ select exists (
 ) as found;
 
 -- name: leases_of_request
--- What a claim with this request id was answered, in whatever state it is now.
+-- What claims of these workers with these request ids were answered, in whatever state it is now. Arrays, not pairs: the
+-- planner knows how few they are, and takes the index.
 select id, seq, task_id, worker_id, context_id, status, started_at, expires_at, ttl_seconds, last_heartbeat, request_id
 from bloom.leases
-where (worker_id, request_id) in (
-    select worker_id, request_id from json_to_recordset(%(items)s) as i(worker_id text, request_id text))
+where worker_id = any(%(worker_ids)s) and request_id = any(%(request_ids)s)
 order by seq;
 
 -- name: count_leases

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,21 +116,24 @@ class ClaudeExecutor:
 
     async def _start(self, start: "_Start", plan: SessionPlan, narration: Narration, stop: StopSignal) -> _Run:
         run = _Run(plan)
-        try:
-            async with running_child(
-                start.argv(self._config.claude.args, plan),
-                env=self._child_environment(start.task, start.agent),
-                cwd=start.directory,
-                lease_id=start.task.lease_id,
-                stdin=start.prompt,
-                grace_sec=self._config.stop_grace_sec,
-                output_dir=self._workspace.output_directory(),
-            ) as child:
+        async with AsyncExitStack() as stack:
+            try:
+                running = running_child(
+                    start.argv(self._config.claude.args, plan),
+                    env=self._child_environment(start.task, start.agent),
+                    cwd=start.directory,
+                    lease_id=start.task.lease_id,
+                    stdin=start.prompt,
+                    grace_sec=self._config.stop_grace_sec,
+                    output_dir=self._workspace.output_directory(),
+                )
+                child = await stack.enter_async_context(running)
+            except OSError as error:
+                run.ended = Exit(errno=error.errno or errno.EIO)
+            else:
                 run.stopped = await supervise(child, _read(child, run, narration), start.deadline, stop)
                 run.ended = await child.wait()
                 run.stderr = child.stderr_tail
-        except OSError as error:
-            run.ended = Exit(errno=error.errno or errno.EIO)
         if run.ended.errno is not None:
             run.stderr = os.strerror(run.ended.errno)
         return run

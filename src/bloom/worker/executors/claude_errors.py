@@ -5,6 +5,7 @@ The CLI's own words were recorded from version 2.1.197 (`tests/worker/claude_sam
 (`authentication_failed`, `rate_limit`, ...) come before its English text, which may be reworded.
 """
 
+import errno
 import re
 import time
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ CODES: Mapping[str, _Kind] = {
     "refusal": _Kind("The model refused the task: reword it, or choose another model."),
     "server_error": _Kind("The Anthropic API has an error of its own.", retryable=True),
     "truncated": _Kind("The model's answer broke off in the middle.", retryable=True),
+    "workspace_failed": _Kind("This worker could not start the Claude CLI.", retryable=True),
     "unreachable": _Kind("This worker cannot reach the Anthropic API: check its network and proxy.", retryable=True),
 }
 
@@ -107,6 +109,7 @@ _BY_TEXT = tuple(
 
 _BY_VAGUE_KIND = {"server_error": "server_error", "invalid_request": "invalid_request"}
 
+_MISSING = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 _KILLED = frozenset({0, 128 + 2, 128 + 9, 128 + 15})
 _SESSION_LOST = re.compile(r"no conversation found|requires a valid session", re.IGNORECASE)
 _MESSAGE_LOST = re.compile(r"no message found|unknown option '--resume-session-at", re.IGNORECASE)
@@ -129,7 +132,8 @@ def judge(transcript: Transcript, ended: Exit, stderr: str) -> Verdict | None:
     if result is None:
         return _verdict(_code_without_result(ended, stderr), stderr)
     text = _texts(result)
-    if result.get("is_error"):
+    # A subtype that says success says nothing; older versions do not mark every error as one.
+    if result.get("is_error") or str(result.get("subtype")).startswith("error_"):
         code = _code_of_error(result, transcript.error_kind, text)
         return _verdict(code, text or stderr, _retry_after(code, transcript, text))
     return _verdict("truncated") if transcript.cut_off else None
@@ -158,7 +162,7 @@ def _code_of_text(text: str) -> str | None:
 
 def _code_without_result(ended: Exit, stderr: str) -> str:
     if ended.errno is not None:
-        return "cli_missing"
+        return "cli_missing" if ended.errno in _MISSING else "workspace_failed"
     if ended.code is None or ended.code in _KILLED:
         return "interrupted"
     return _code_of_text(stderr) or "cli_failed"

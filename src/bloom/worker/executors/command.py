@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from bloom.worker.child import Child, Exit, running_child
@@ -65,15 +66,20 @@ class CommandExecutor:
         if program is None:
             return _not_started(errno.ENOENT)
         output = GrowingOutput(task.output_path)
+        running = running_child(
+            [program, *self._argv[1:]],
+            env=environment,
+            cwd=directory,
+            lease_id=task.lease_id,
+            stdin=task.prompt.encode(errors="replace"),
+            grace_sec=self._config.stop_grace_sec,
+        )
         try:
-            async with running_child(
-                [program, *self._argv[1:]],
-                env=environment,
-                cwd=directory,
-                lease_id=task.lease_id,
-                stdin=task.prompt.encode(errors="replace"),
-                grace_sec=self._config.stop_grace_sec,
-            ) as child:
+            async with AsyncExitStack() as stack:
+                try:
+                    child = await stack.enter_async_context(running)
+                except OSError as error:
+                    return _not_started(error.errno or errno.EIO)
                 stopped = await supervise(child, _read(child, output, narration), deadline, stop)
                 ended = await child.wait()
                 stderr = child.stderr_tail
@@ -82,8 +88,6 @@ class CommandExecutor:
             return failure("output_too_large", message, {})
         except _DiskFull as error:
             return _not_kept(str(error))
-        except OSError as error:
-            return _not_started(error.errno or errno.EIO)
         finally:
             output.close()
         if stopped and ended.code != 0:

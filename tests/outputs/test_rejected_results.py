@@ -9,6 +9,8 @@ from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, refused, success, told
 from tests.runtime.invariants import check_invariants
 
+from bloom.db.pool import database_unavailable
+
 MIB = 1024 * 1024
 
 
@@ -186,3 +188,19 @@ def test_who_follows_the_task_hears_of_the_taken_result_alone(
     with runtime.http.stream("GET", f"/llm-tasks/{task['id']}/stream") as answer:
         text = answer.read().decode()
     assert '"output":"taken"' in text and "late" not in text
+
+
+def test_a_report_that_the_database_could_not_take_is_one_to_send_again(
+    runtime: Replica, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever code the trouble has: a worker gives a report up whose outcome it takes for final."""
+    task, lease = held
+
+    async def fail(*_: object, **__: object) -> None:
+        raise database_unavailable()
+
+    with monkeypatch.context() as away:
+        away.setattr(runtime.services.completing, "complete", fail)
+        assert report(runtime, lease) == "unavailable"
+    assert report(runtime, lease) == "ok"
+    assert rejected(runtime, task["id"]) == []

@@ -25,6 +25,7 @@ from tests.worker.worker_daemon import (
 
 from bloom.worker.executors.interface import Emit, Report, RunTask, StopSignal
 from bloom.worker.options import WorkerOptions
+from bloom.worker.spool import RunEntry, Spool
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +150,20 @@ async def test_characters_that_cannot_be_stored_are_replaced_and_counted_in_a_la
     )
     (result,) = told(runtime.get(f"/llm-tasks/{task['id']}/results"))
     assert result["metrics"]["replaced_characters"] == 6 * MIB
+
+
+def test_a_report_that_the_disk_does_not_take_is_as_clean_as_one_that_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = Spool(tmp_path / "spool").open_run(RunEntry("t", "l", "w"))
+    monkeypatch.setattr("bloom.worker.spool.write_atomically", full)
+    run.write_report({"code": None, "metrics": {"model": "a\0\ud800", "cost": float("nan")}}, 0)
+    bad = "\N{REPLACEMENT CHARACTER}"
+    assert run.read_report() == {"code": None, "metrics": {"model": f"a{bad}{bad}", "cost": None}}
+    run.close()
 
 
 async def test_an_output_over_the_limit_of_the_runtime_is_an_error_that_says_so(

@@ -14,8 +14,8 @@ from tests.real_runtime import Served, StartServed, success, told
 from tests.runtime.invariants import check_invariants
 
 KILLS = 5
-CLIENTS = 6
-REPORTS_BETWEEN_KILLS = 25
+CLIENTS = 5
+REPORTS_BETWEEN_KILLS = 15
 LARGE = "0123456789abcde\n" * 70_000
 """Over a mebibyte: it is written in chunks."""
 

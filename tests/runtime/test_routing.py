@@ -4,9 +4,12 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from tests.real_postgres import FreshDatabase, eventually
 from tests.real_runtime import Replica, StartReplica, refused, told
 from tests.runtime.invariants import check_invariants
+
+from bloom.server import maintenance
 
 
 def ids(granted: Iterable[dict[str, Any]]) -> list[str]:
@@ -201,7 +204,10 @@ def test_a_task_is_not_leased_before_its_time(runtime: Replica, database: FreshD
     check_invariants(database)
 
 
-def test_the_server_wakes_due_tasks_by_itself(start_replica: StartReplica, database: FreshDatabase) -> None:
+def test_the_server_wakes_due_tasks_by_itself(
+    start_replica: StartReplica, database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "DUE_AT_LEAST_EVERY_SEC", 0.1)
     runtime = start_replica(maintenance=True)
     task = runtime.create(run_at=int(time.time() * 1000) + 300)
     assert not database.value("select due from bloom.tasks")

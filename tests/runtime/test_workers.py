@@ -5,6 +5,8 @@ from tests.real_postgres import FreshDatabase, eventually
 from tests.real_runtime import Api, Replica, StartReplica, in_background, refused, told
 from tests.runtime.invariants import check_invariants
 
+from bloom.server import maintenance
+
 
 def status(runtime: Api, worker_id: str = "worker") -> str:
     return told(runtime.get(f"/workers/{worker_id}"))["status"]
@@ -37,7 +39,10 @@ def test_a_worker_that_claims_is_offline_after_a_minute_of_silence(runtime: Repl
     assert refused(runtime.post(f"/llm-tasks/{task['id']}/lease", {"worker_id": "worker"}), 503) == "worker_not_free"
 
 
-def test_the_server_marks_silent_workers_by_itself(start_replica: StartReplica, database: FreshDatabase) -> None:
+def test_the_server_marks_silent_workers_by_itself(
+    start_replica: StartReplica, database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "MARK_SILENT_EVERY_SEC", 0.1)
     runtime = start_replica(maintenance=True)
     runtime.register()
     runtime.claim("worker", "r1")

@@ -160,6 +160,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     app.include_router(key_routes(runtime.keys, asked_for=settings.auth_required), prefix=API)
     app.include_router(ui_routes(runtime.tasks, runtime.workers))
     _add_health(app, runtime)
+    # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
+    app.openapi()
     return app, stopping
 
 

@@ -1,10 +1,12 @@
 """`bloom worker list` shows how the machines are doing."""
 
+from typing import Any
+
 from fake_runtime import Answer, Bloom, FakeRuntime, worker
 
 
 def test_the_list_shows_each_machine_and_why_it_takes_nothing_new(runtime: FakeRuntime, bloom: Bloom) -> None:
-    calm = {
+    calm: dict[str, Any] = {
         "free_memory_bytes": 3 * 1024**3,
         "load_1m": 0.5,
         "cores": 1,

@@ -7,7 +7,7 @@ from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, refused, told
 from tests.runtime.invariants import check_invariants
 
-BOARD = {
+BOARD: dict[str, Any] = {
     "free_memory_bytes": 512 * 1024**2,
     "total_memory_bytes": 4 * 1024**3,
     "load_1m": 0.75,
@@ -16,7 +16,12 @@ BOARD = {
     "free_disk_bytes": 12 * 1024**3,
     "pressure": [],
 }
-PRESSED = {**BOARD, "free_memory_bytes": 1024, "temperature_c": None, "pressure": ["0 MB of memory are free"]}
+PRESSED: dict[str, Any] = {
+    **BOARD,
+    "free_memory_bytes": 1024,
+    "temperature_c": None,
+    "pressure": ["0 MB of memory are free"],
+}
 
 
 def board_of(runtime: Replica, worker_id: str = "worker") -> Any:

@@ -36,7 +36,7 @@ def claude_program() -> Path:
     """The real Claude CLI. Where it is missing the test is skipped; under CI=true it fails."""
     found = INSTALLED if INSTALLED.exists() else shutil.which("claude")
     if found is None:
-        reason = "the Claude CLI is not installed: run `make claude`, or put it on PATH"
+        reason = "the Claude CLI is not installed: `make test` puts it into .build, or have it on PATH"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -45,20 +45,20 @@ def test_a_configured_directory_is_used_as_it_is_and_must_be_there(tmp_path: Pat
 
 
 def test_links_are_followed_to_see_what_is_inside(tmp_path: Path) -> None:
-    directory = tmp_path / "work"
+    directory = tmp_path / "room"
     directory.mkdir()
     (directory / "file").touch()
-    (tmp_path / "work-not").mkdir()
-    (tmp_path / "work-not" / "file").touch()
+    (tmp_path / "room-not").mkdir()
+    (tmp_path / "room-not" / "file").touch()
     (directory / "loop").symlink_to("loop")
     (tmp_path / "other-way").symlink_to(directory)
     assert is_inside("file", directory)
     assert is_inside(str(directory / "file"), tmp_path / "other-way")
-    assert not is_inside("../work-not/file", directory)
+    assert not is_inside("../room-not/file", directory)
     assert not is_inside("..", directory)
     assert file_inside("file", tmp_path / "other-way") == "file"
-    assert file_inside("../work/file", directory) == "file"
-    assert file_inside("../work-not/file", directory) is None
+    assert file_inside("../room/file", directory) == "file"
+    assert file_inside("../room-not/file", directory) is None
     assert file_inside("loop", directory) is None
     assert file_inside("", directory) is None
     assert is_inside("tmp", Path("/"))

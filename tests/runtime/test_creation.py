@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tests.real_postgres import FreshDatabase
-from tests.real_runtime import Replica, refused, told
+from tests.real_runtime import Replica, at_once, refused, told
 from tests.runtime.invariants import check_invariants
 
 BODY: dict[str, Any] = {"context_id": "c", "agent_slug": "a", "prompt": "p"}
@@ -68,6 +68,14 @@ def test_a_batch_creates_in_order_and_answers_item_by_item(runtime: Replica, dat
     granted = runtime.claim("worker", "r", slots=32)
     assert [item["task"]["prompt"] for item in granted] == [str(n) for n in range(32)]
     check_invariants(database)
+
+
+def test_ten_full_batches_at_once_are_all_taken(runtime: Replica, database: FreshDatabase) -> None:
+    answers = at_once(
+        10, lambda n: runtime.post("/llm-tasks/batch", {"tasks": [{**BODY, "context_id": str(n)}] * 1000})
+    )
+    assert {result["status"] for answer in answers for result in told(answer)["results"]} == {201}
+    assert database.value("select count(*) from bloom.tasks") == 10_000
 
 
 def test_items_of_a_batch_may_repeat_keys(runtime: Replica, database: FreshDatabase) -> None:

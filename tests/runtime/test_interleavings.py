@@ -275,6 +275,14 @@ def test_a_claim_passes_over_a_task_that_is_being_leased(race: Race) -> None:
     check_invariants(race.database)
 
 
+def test_a_claim_does_not_wait_for_a_task_that_somebody_else_has_locked(race: Race) -> None:
+    locked, free = race.first.create(context_id="x")["id"], race.first.create(context_id="y")["id"]
+    with race.database.connect(autocommit=False) as holder:
+        holder.execute("select from bloom.tasks where id = %s for update", [locked])
+        assert [item["task"]["id"] for item in race.first.claim("worker", "r1", slots=2)] == [free]
+    assert [item["task"]["id"] for item in race.first.claim("worker", "r2", slots=2)] == [locked]
+
+
 @pytest.mark.parametrize("call", ["extend", "complete", "heartbeats", "events"])
 def test_a_batch_takes_its_locks_in_the_order_of_ids(race: Race, call: str) -> None:
     """Who waits for the first of two tasks holds no lock on the second yet, though it was named first."""

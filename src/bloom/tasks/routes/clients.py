@@ -11,7 +11,7 @@ from bloom.base.errors import BloomError
 from bloom.base.fields import StorableText
 from bloom.tasks.model import LeaseStatus, Result, TaskStatus
 from bloom.tasks.routes.fields import event_fields, lease_fields, rejected_fields, result_fields, task_fields
-from bloom.tasks.routes.parameters import PathResultId, PathTaskId
+from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathResultId, PathTaskId
 from bloom.tasks.schemas import (
     CreateBatch,
     CreateTask,
@@ -55,7 +55,10 @@ def client_routes(tasks: TaskService, holding: HoldingService) -> APIRouter:
     @router.post("/llm-tasks/batch")
     async def create_batch(body: CreateBatch, caller: Caller) -> Response:
         """Queue up to 1,000 tasks; one outcome per item, in order."""
-        outcomes = await asyncio.gather(*(_create_item(item, caller.name) for item in body.tasks))
+        outcomes: list[dict[str, Any]] = []
+        for start in range(0, len(body.tasks), ITEMS_AT_ONCE):
+            some = body.tasks[start : start + ITEMS_AT_ONCE]
+            outcomes += await asyncio.gather(*(_create_item(item, caller.name) for item in some))
         return JSONResponse({"results": outcomes})
 
     async def _create_item(item: Any, actor: str) -> dict[str, Any]:

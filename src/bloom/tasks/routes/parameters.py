@@ -1,4 +1,4 @@
-"""Ids in the path; one that cannot exist is a 404."""
+"""What the routes of tasks share: ids in the path (one that cannot exist is a 404), and the measure of batches."""
 
 from typing import Annotated
 
@@ -26,3 +26,6 @@ PathTaskId = Annotated[TaskId, Depends(_task_id)]
 
 PathResultId = Annotated[ResultId, Depends(_result_id)]
 """The result of the path."""
+
+ITEMS_AT_ONCE = 256
+"""How many items of one request wait at a time: a batch does not fill the places of everybody else (`bloom.db.batcher`)."""

@@ -11,7 +11,7 @@ from bloom.artifacts.schemas import artifact_fields
 from bloom.base.errors import BloomError, Unavailable, Upstream
 from bloom.base.ids import LeaseId, TaskId, WorkerId
 from bloom.tasks.routes.fields import lease_fields, result_fields, task_fields
-from bloom.tasks.routes.parameters import PathTaskId
+from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathTaskId
 from bloom.tasks.schemas import (
     AppendAnswer,
     AppendEvents,
@@ -123,7 +123,10 @@ def work_routes(
     @router.post("/workers/{worker_id}/complete", response_model=CompleteBatchAnswer)
     async def complete_batch(worker_id: PathWorkerId, caller: Caller, body: CompleteBatch) -> Response:
         """End leases of one worker; one outcome per item, in order."""
-        outcomes = await asyncio.gather(*(_complete_item(worker_id, caller, item) for item in body.completions))
+        outcomes: list[dict[str, Any]] = []
+        for start in range(0, len(body.completions), ITEMS_AT_ONCE):
+            some = body.completions[start : start + ITEMS_AT_ONCE]
+            outcomes += await asyncio.gather(*(_complete_item(worker_id, caller, item) for item in some))
         return JSONResponse({"completions": outcomes})
 
     async def _complete_item(worker_id: WorkerId, caller: Principal, item: Any) -> dict[str, Any]:

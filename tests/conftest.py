@@ -1,6 +1,7 @@
 """What tests of several parts share: a real PostgreSQL, and the real runtime on it."""
 
 import os
+import signal
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,11 @@ for _name in tuple(os.environ):
         _name.startswith(("BLOOM_", "MINIO_")) and not _name.startswith("BLOOM_TEST_")
     ):
         del os.environ[_name]
+
+# Who starts the tests in the background (`&`, nohup) has these ignored, and every child would inherit that.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

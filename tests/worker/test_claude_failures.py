@@ -111,7 +111,7 @@ async def test_a_cli_that_fails_is_quoted_without_keys(claude: Make) -> None:
 
 async def test_a_cli_that_is_not_there_is_said(claude: Make) -> None:
     report, _ = await run(claude("ok", claude={"path": "no-such-claude"}), task())
-    assert (report.code, report.retryable) == ("cli_missing", False)
+    assert (report.code, report.retryable) == ("cli_missing", True)
 
 
 @pytest.mark.parametrize("content", ["#!/there/is/no/such/interpreter\n", "\x7fELF no program\n"])
@@ -120,7 +120,7 @@ async def test_a_cli_that_cannot_be_started_is_said(claude: Make, tmp_path: Path
     broken.write_text(content)
     broken.chmod(0o755)
     report, _ = await run(claude("ok", claude={"path": str(broken)}), task())
-    assert (report.code, report.retryable) == ("cli_missing", False)
+    assert (report.code, report.retryable) == ("cli_missing", True)
 
 
 async def test_a_directory_that_is_not_there_is_said_without_its_path(claude: Make) -> None:

@@ -108,7 +108,7 @@ async def test_a_worker_that_the_runtime_forgot_registers_again(worker_directory
         await runtime.up()
         task = await runtime.add_task()
         await runtime.until(lambda: task.status == "completed")
-        assert runtime.workers["w1"]["capabilities"] == {"claude_cli": True, "max_concurrency": 1}
+        assert runtime.workers["w1"]["capabilities"] == {"claude_cli": False, "max_concurrency": 1}
 
 
 async def test_a_full_queue_is_waited_out_as_long_as_the_runtime_asks(worker_directory: Path) -> None:

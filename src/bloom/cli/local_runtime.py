@@ -252,9 +252,10 @@ class LocalRuntime:
         rows = [("Open", self._bold(url))]
         if self._worker is not None:
             # The worker judges by the same function, in the same PATH.
+            from bloom.worker.config import CONFIG_FILE, load_worker_config
             from bloom.worker.executors.choice import choose_executor
 
-            choice = choose_executor()
+            choice = choose_executor(load_worker_config(self._data_dir / "worker" / CONFIG_FILE))
             rows.append(("Executor", f"{choice.name}: {clean_line(choice.reason)}"))
         rows.append(("Try", f'{_command_for(self._data_dir, url)} task run "Say hello"'))
         if self._settings.api_key is not None:

@@ -70,7 +70,7 @@ def main() -> None:
             raise
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and missing.partition(".")[0] != "bloom":
-            extra = f"pip install 'bloom-runtime[server]' ({missing} is missing)"
+            extra = f"pip install '.[server,embedded]' in the checkout ({missing} is missing)"
             print(f"bloom: this command needs more than a client has: {extra}", file=sys.stderr)
             sys.exit(ExitCode.USAGE)
         if isinstance(error, OSError) and error.strerror:  # a full disk, a closed terminal

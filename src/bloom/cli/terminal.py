@@ -42,10 +42,10 @@ def print_json(document: Any) -> None:
     print(_C1.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether a person looks at `stream`."""
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at `stream`; one that was closed before the start is None."""
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # closed
         return False
 

@@ -46,6 +46,10 @@ def run(
         Executor.AUTO
     ),
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="The worker's config file.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="What tasks may ask of their worker; repeat it.", show_default=False),
+    ] = None,
     grace: Annotated[
         float, typer.Option(min=0, metavar="SEC", help="Time for running tasks after a stop signal.")
     ] = 30,
@@ -82,12 +86,13 @@ def run(
             WorkerOptions(
                 runtime=url,
                 api_key=key,
-                name=_checked_name(name or file.name),
+                name=_checked_name(file.name if name is None else name),
                 slots=slots or file.slots or 1,
                 executor=executor.value,
                 config=config,
                 grace_sec=grace,
                 lifeline_fd=lifeline_fd,
+                labels=_labels(label or file.labels),
             )
         )
         raise typer.Exit(code)
@@ -139,6 +144,15 @@ def _runtime(ctx: typer.Context, runtime: str | None) -> str | None:
 
 def _checked_name(name: str | None) -> str:
     chosen = socket.gethostname() if name is None else name.strip()
-    if not 1 <= len(chosen) <= 128 or not chosen.isprintable():
-        raise typer.BadParameter("a worker's name is 1 to 128 printable characters", param_hint="--name")
+    if not 1 <= len(chosen) <= 128 or not chosen.isprintable() or "/" in chosen:
+        raise typer.BadParameter(
+            "a worker's name is 1 to 128 printable characters, without a slash", param_hint="--name"
+        )
     return chosen
+
+
+def _labels(labels: list[str] | None) -> tuple[str, ...] | None:
+    for label in labels or ():
+        if not 1 <= len(label) <= 128 or not label.isprintable():
+            raise typer.BadParameter("a label is 1 to 128 printable characters", param_hint="--label")
+    return None if labels is None else tuple(labels)

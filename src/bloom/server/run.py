@@ -7,7 +7,9 @@ import socket
 import sys
 from pathlib import Path
 
+import psycopg
 import uvicorn
+from psycopg.conninfo import conninfo_to_dict
 
 from bloom.base.errors import ConfigurationError
 from bloom.base.lifeline import lifeline
@@ -64,6 +66,7 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
     if settings.api_key is None and not _is_loopback(sock):
         raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
+    _check_database_url(settings)
     app, stopping = build_app(settings)
     if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
         _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
@@ -79,6 +82,17 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     )
     _log.info("listening", extra={"address": "{}:{}".format(*sock.getsockname()[:2])})
     _Server(config, stopping, lifeline_fd).run(sockets=[sock])
+
+
+def _check_database_url(settings: ServerSettings) -> None:
+    for name, url in (("DATABASE_URL", settings.database_url), ("BLOOM_LISTEN_URL", settings.listen_url)):
+        if url is not None:
+            try:
+                conninfo_to_dict(url.get_secret_value())
+            except psycopg.ProgrammingError:
+                raise ConfigurationError(
+                    f"{name} must be of the form postgresql://user:password@host:5432/name"
+                ) from None
 
 
 def _serve_reloading(fd: int, lifeline_fd: int | None) -> None:

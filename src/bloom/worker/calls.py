@@ -69,11 +69,16 @@ class WorkerCalls:
 
     async def register(self) -> None:
         """Make or renew this worker's entry at the runtime."""
+        capabilities: dict[str, object] = {
+            "claude_cli": self._options.executor == "claude",
+            "max_concurrency": self._options.slots,
+        }
+        if self._options.labels is not None:
+            capabilities["labels"] = list(self._options.labels)
         body = {
             "name": self._options.name,
             "status": "online",
-            # The router gives tasks to workers with this mark alone, whatever executor runs them.
-            "capabilities": {"claude_cli": True, "max_concurrency": self._options.slots},
+            "capabilities": capabilities,
             "agent_version": __version__,
             "os_info": f"{platform.system()} {platform.release()} {platform.machine()}",
             "install_method": "python",

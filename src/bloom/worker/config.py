@@ -60,9 +60,15 @@ def _address(text: str) -> str:
 
 
 def _worker_name(name: str) -> str:
-    if not 1 <= len(name) <= 128 or not name.isprintable():
-        raise ValueError("must be 1 to 128 printable characters")
+    if not 1 <= len(name) <= 128 or not name.isprintable() or "/" in name:
+        raise ValueError("must be 1 to 128 printable characters, without a slash")
     return name
+
+
+def _label(label: str) -> str:
+    if not 1 <= len(label) <= 128 or not label.isprintable():
+        raise ValueError("must be 1 to 128 printable characters")
+    return label
 
 
 Argument = Annotated[str, AfterValidator(_storable_in_argv)]
@@ -111,13 +117,14 @@ class LimitSettings(_Table):
 
 
 class WorkerConfig(_Table):
-    """The whole file. Durations are in seconds. What `bloom worker` is told by its options goes before `runtime`, `name` and
-    `slots`.
+    """The whole file. Durations are in seconds. What `bloom worker` is told by its options goes before `runtime`, `name`,
+    `slots` and `labels`.
     """
 
     runtime: Annotated[str, AfterValidator(_address)] | None = None
     name: Annotated[str, AfterValidator(_worker_name)] | None = None
     slots: int | None = Field(default=None, ge=1, le=32)
+    labels: list[Annotated[str, AfterValidator(_label)]] | None = Field(default=None, max_length=64)
     executor: ExecutorName | None = None
     stop_grace_sec: float = Field(default=3.0, ge=0, le=60)
     pass_env: list[VariableName] = []

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import shutil
+from dataclasses import replace
 
 from bloom.base.errors import ConfigurationError
 from bloom.base.logging import configure_logging
@@ -36,6 +38,11 @@ def run_worker(options: WorkerOptions) -> int:
         if name == "auto":
             choice = choose_executor(config)
             name, why = choice.name, choice.reason
+        elif name == "claude" and shutil.which(config.claude.path) is None:
+            raise ConfigurationError(
+                f"there is no {config.claude.path!r} on PATH: install the Claude CLI, or name its path in worker.toml"
+            )
+        options = replace(options, executor=name)
         executor = build_executor(config, directory / "workspaces", name)
         return asyncio.run(_serve(options, executor, why, config.limits))
 

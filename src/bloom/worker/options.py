@@ -16,7 +16,7 @@ class Pace:
     extend_sec: float = 5
     """Leases are extended this often, or every quarter of their length when that is shorter."""
     retry_first_sec: float = 0.5
-    retry_max_sec: float = 30
+    retry_max_sec: float = 10
     """Failed requests are tried again after a pause that doubles from the first to the second, with jitter."""
     refused_sec: float = 60
     """The pause after a refused key (401, 403) or version of the protocol."""
@@ -51,6 +51,8 @@ class WorkerOptions:
     grace_sec: float = 30
     lifeline_fd: int | None = None
     pace: Pace = Pace()
+    labels: tuple[str, ...] | None = None
+    """What tasks may ask of their worker; None leaves what the runtime knows."""
 
 
 WORKER_DIR_VARIABLE = "BLOOM_WORKER_DIR"

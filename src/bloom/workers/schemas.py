@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic_core import PydanticCustomError
 
 from bloom.base.clock import to_ms, to_ms_or_none
 from bloom.base.fields import StorableText
@@ -27,10 +28,17 @@ class Capabilities(Request):
     labels: Annotated[list[Label], Field(max_length=64)] = []
 
 
+def _name(name: str) -> str:
+    # The name is a part of paths: such a worker could neither be addressed nor removed.
+    if "/" in name or name in (".", ".."):
+        raise PydanticCustomError("worker_name", "Must not contain a slash, and not be . or ..")
+    return name
+
+
 class RegisterWorker(Request):
     """POST /workers: insert or update by name."""
 
-    name: Annotated[StorableText, Field(min_length=1, max_length=128)]
+    name: Annotated[StorableText, Field(min_length=1, max_length=128), AfterValidator(_name)]
     url: ShortText | None = None
     status: Literal["online", "offline", "syncing", "error", "unknown"] = "online"
     capabilities: Capabilities = Capabilities()

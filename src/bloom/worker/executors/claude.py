@@ -76,7 +76,7 @@ class ClaudeExecutor:
         program = shutil.which(self._config.claude.path, path=self._environment.get("PATH"))
         if program is None:
             message = "There is no Claude CLI on this worker: install it, or name its path in worker.toml."
-            return failure("cli_missing", message, {"tokens_used": None})
+            return failure("cli_missing", message, {"tokens_used": None}, retryable=True)
         try:
             directory = self._workspace.working_directory(task.context_id, agent.working_directory)
         except OSError as error:

@@ -42,7 +42,7 @@ CODES: Mapping[str, _Kind] = {
     "billing": _Kind("The Anthropic account of this worker has no credit: add some, or change the plan."),
     "budget_exceeded": _Kind("The task's budget (policy.budget) is used up: give it more, or ask for less."),
     "cli_failed": _Kind("The Claude CLI failed."),
-    "cli_missing": _Kind("The Claude CLI could not be started on this worker: install it there."),
+    "cli_missing": _Kind("The Claude CLI could not be started on this worker: install it there.", retryable=True),
     "interrupted": _Kind("The Claude CLI was ended from outside before it had answered.", retryable=True),
     "invalid_request": _Kind("The Anthropic API does not accept the request."),
     "login": _Kind("The Claude CLI on this worker is not logged in: run `claude` there and log in."),

@@ -17,7 +17,6 @@ from unittest.mock import patch
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
 
 from bloom.base.settings import ServerSettings, load
 from bloom.server import app as composition
@@ -187,9 +186,7 @@ class Replica(Api):
 
     def __init__(self, database_url: str, *, maintenance: bool = False, **environment: str) -> None:
         values = {"DATABASE_URL": database_url, "BLOOM_RATE_LIMIT": "off", "BLOOM_DB_POOL_SIZE": "4", **environment}
-        # The description of the API is made when somebody asks for it: it would take longer than most tests.
-        with patch.object(FastAPI, "openapi"):
-            app, stopping = build_app(load(ServerSettings, **values))
+        app, stopping = build_app(load(ServerSettings, **values))
         self.services: Runtime = app.state.runtime
         self._listener = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(

@@ -152,3 +152,20 @@ def test_a_wrong_setting_is_wrong_usage(bloom: Bloom, monkeypatch: pytest.Monkey
     done = bloom("worker", "list")
     assert done.exit_code == 2 and "PORT" in done.stderr
     assert issubclass(ConfigurationError, Exception)
+
+
+def test_a_closed_stdout_is_no_bug() -> None:
+    code = "import sys\nsys.stdout = None\nsys.argv = ['bloom', 'task', 'list', '--runtime', 'http://127.0.0.1:1']\n"
+    code += "from bloom.cli.main import main\nmain()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == ExitCode.UNREACHABLE and "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("url", ["mysql://user@127.0.0.1/x", "garbage"])
+def test_a_database_address_that_is_none_is_named_without_its_password(
+    bloom: Bloom, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    done = bloom("serve", "--port", "0")
+    assert done.exit_code == ExitCode.USAGE
+    assert "DATABASE_URL must be of the form postgresql://" in done.stderr and url not in done.stderr

@@ -207,3 +207,9 @@ def test_the_answer_to_a_committed_completion_does_not_wait_for_notes_about_the_
                          where datname = current_database() and wait_event_type = 'Lock'""")  # fmt: skip
         assert told(answer.result(5))["task"]["status"] == "queued"
     check_invariants(database)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../etc", ".", ".."])
+def test_a_name_that_no_path_could_hold_is_refused(runtime: Replica, name: str) -> None:
+    assert refused(runtime.post("/workers", {"name": name}), 400) == "invalid"
+    assert told(runtime.get("/workers")) == []

@@ -1,6 +1,7 @@
 """How the daemon gets its tasks: one lease, one run, never more than its slots, whatever gets lost on the way."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,15 @@ async def test_a_lease_granted_while_the_daemon_stops_is_handed_back(worker_dire
             await under_test.ended()
     assert (task.status, task.attempts, executor.tasks) == ("queued", 0, [])
     assert runtime.workers["w1"]["status"] == "offline"
+
+
+async def test_labels_and_the_claude_cli_are_told_as_they_are(worker_directory: Path) -> None:
+    async with fake_runtime() as runtime:
+        options = replace(options_for(runtime), labels=("gpu", "big"), executor="claude")
+        async with daemon(options, ScriptedExecutor(echo)):
+            await runtime.until(lambda: runtime.bodies("claim"))
+        assert runtime.workers["w1"]["capabilities"] == {
+            "claude_cli": True,
+            "max_concurrency": 1,
+            "labels": ["gpu", "big"],
+        }

@@ -60,13 +60,13 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     """
     settings = load(ServerSettings)
     configure_logging(settings.log_level, settings.log_format)
+    _check_database_url(settings)
     if reload:
         _serve_reloading(fd if fd is not None else _listen(settings, host, port).detach(), lifeline_fd)
         return
     sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
     if settings.api_key is None and not _is_loopback(sock):
         raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
-    _check_database_url(settings)
     app, stopping = build_app(settings)
     if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
         _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})

@@ -128,7 +128,7 @@ def test_db_upgrade_tells_what_it_applied(bloom: Bloom, monkeypatch: pytest.Monk
     [
         (RuntimeError("prompt with s3cret"), 1, "unexpected RuntimeError"),
         (OSError(28, "No space left on device", "/s3cret"), 1, "bloom: No space left on device"),
-        (ModuleNotFoundError("No module named 'psycopg'", name="psycopg"), 2, "pip install 'bloom-runtime[server]'"),
+        (ModuleNotFoundError("No module named 'psycopg'", name="psycopg"), 2, "pip install '.[server,embedded]'"),
         (ModuleNotFoundError("No module named 'bloom.x'", name="bloom.x"), 1, "unexpected ModuleNotFoundError"),
     ],
 )

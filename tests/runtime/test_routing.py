@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from tests.real_postgres import FreshDatabase, eventually
-from tests.real_runtime import Replica, StartReplica, refused, told
+from tests.real_runtime import Replica, StartReplica, in_background, refused, told
 from tests.runtime.invariants import check_invariants
 
+from bloom.db.hub import QUEUE
 from bloom.server import maintenance
 
 
@@ -204,16 +205,27 @@ def test_a_task_is_not_leased_before_its_time(runtime: Replica, database: FreshD
     check_invariants(database)
 
 
-def test_the_server_wakes_due_tasks_by_itself(
-    start_replica: StartReplica, database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("waits_for", ["run_at", "backoff"])
+def test_a_waiting_claim_gets_a_task_as_soon_as_its_time_has_come(
+    start_replica: StartReplica, monkeypatch: pytest.MonkeyPatch, waits_for: str
 ) -> None:
-    monkeypatch.setattr(maintenance, "DUE_AT_LEAST_EVERY_SEC", 0.1)
-    runtime = start_replica(maintenance=True)
-    task = runtime.create(run_at=int(time.time() * 1000) + 300)
-    assert not database.value("select due from bloom.tasks")
-    eventually(lambda: database.value("select due from bloom.tasks"), within_sec=15)
-    runtime.register()
-    runtime.lease(task["id"])
+    monkeypatch.setattr(maintenance, "DUE_AT_LEAST_EVERY_SEC", 1000)
+    here, there = start_replica(maintenance=True), start_replica(maintenance=True)
+    here.until_listening()
+    there.until_listening()
+    here.register("other")
+    here.register()
+    retried = here.leased("other")[0]["id"]
+    with in_background(lambda: here.claim("worker", "r", wait_sec=30)) as claim:
+        eventually(lambda: QUEUE in here.services.hub.subscriptions)
+        if waits_for == "run_at":
+            task = there.create(run_at=int(time.time() * 1000) + 300)["id"]
+        else:
+            task = retried
+            told(there.fail(task, retryable=True, retry_after_sec=0.3))
+        (granted,) = claim.result(5)
+    assert granted["task"]["id"] == task
+    assert granted["lease"]["started_at"] >= granted["task"]["run_at"]
 
 
 # --- concurrency keys -------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_an_agent_takes_from_the_default_what_it_does_not_say(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("exector = 1", ["exector: there is no such key", "known here: runtime, name, slots, executor"]),
+        ("exector = 1", ["exector: there is no such key", "known here: runtime, name, slots, labels, executor"]),
         ("[agents.a]\nmodle = 'x'", ["agents.a.modle: there is no such key", "model"]),
         ("[claude]\nargv = []", ["claude.argv: there is no such key", "known here: path, args"]),
         ("executor = 'gemini'", ["executor: must be 'claude' or 'command'"]),

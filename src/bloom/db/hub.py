@@ -1,7 +1,8 @@
 """News between processes: LISTEN/NOTIFY up, a hint only.
 
 A notification says where to look, never what is there; a lost one costs time, never a task. Topics are `queue` (there may be
-something to claim), `task:<id>` (that task has news) and `keys` (a key was revoked).
+something to claim), `due` (a task waits for its time that may be sooner than that of others), `task:<id>` (that task has news)
+and `keys` (a key was revoked).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from bloom.db.pool import CONNECT_TIMEOUT_SEC, Connection
 
 CHANNEL = "bloom"
 QUEUE = "queue"
+DUE = "due"
 KEYS = "keys"
 MAX_PAYLOAD_BYTES = 200
 RECONNECT_SEC = 1.0

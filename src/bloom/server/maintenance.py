@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from bloom.artifacts.service import ArtifactService
 from bloom.base.errors import BloomError
-from bloom.db.hub import QUEUE, Hub
+from bloom.db.hub import DUE, QUEUE, Hub
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.uploading import UploadService
 
@@ -23,6 +23,9 @@ SWEEP_EVERY_SEC = 60.0
 
 DUE_AT_LEAST_EVERY_SEC = 5.0
 """Also the fallback for a lost notification: whoever waits for a task looks again then."""
+
+DUE_AT_MOST_EVERY_SEC = 0.02
+"""However many tasks are created that wait for their time."""
 
 T = TypeVar("T")
 
@@ -43,7 +46,7 @@ async def maintain(holding: HoldingService, artifacts: ArtifactService, uploads:
         group.create_task(_every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
         group.create_task(_every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
         group.create_task(_every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
-        group.create_task(_due_on_time(wake_due))
+        group.create_task(_due_on_time(wake_due, hub))
 
 
 async def _every(seconds: float, name: str, step: Callable[[], Awaitable[object]]) -> None:
@@ -52,10 +55,12 @@ async def _every(seconds: float, name: str, step: Callable[[], Awaitable[object]
         await asyncio.sleep(seconds)
 
 
-async def _due_on_time(step: Callable[[], Awaitable[float]]) -> None:
-    while True:
-        wait = await _guarded("looking for due tasks", step)
-        await asyncio.sleep(DUE_AT_LEAST_EVERY_SEC if wait is None else wait)
+async def _due_on_time(step: Callable[[], Awaitable[float]], hub: Hub) -> None:
+    with hub.subscribe(DUE) as news:
+        while True:
+            wait = await _guarded("looking for due tasks", step)
+            await asyncio.sleep(DUE_AT_MOST_EVERY_SEC)
+            await news.wait((DUE_AT_LEAST_EVERY_SEC if wait is None else wait) - DUE_AT_MOST_EVERY_SEC)
 
 
 async def _guarded(name: str, step: Callable[[], Awaitable[T]]) -> T | None:

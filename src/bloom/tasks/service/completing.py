@@ -12,7 +12,7 @@ from bloom.artifacts.service import ArtifactService
 from bloom.base.errors import BloomError, Conflict, NotFound
 from bloom.base.ids import ArtifactId, LeaseId, TaskId, WorkerId, new_artifact_id, new_result_id
 from bloom.db.batcher import Batcher
-from bloom.db.hub import QUEUE, notify, task_topic
+from bloom.db.hub import DUE, QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
 from bloom.tasks.model import FINAL, HELD, Result, Task, TaskStatus
 from bloom.tasks.schemas import ReportBody
@@ -223,4 +223,6 @@ def _digest(report: ReportBody) -> str:
 def _topics(reports: Sequence[Completion], accepted: dict[int, Accepted]) -> list[str]:
     """A slot is free and, behind a concurrency key, the next task may be claimable: those who wait look again."""
     topics = [task_topic(reports[n].task_id) for n in accepted]
+    if any(outcome.next_status is TaskStatus.QUEUED and outcome.runs_at is not None for outcome in accepted.values()):
+        topics.append(DUE)
     return [QUEUE, *topics] if accepted else []

@@ -10,7 +10,7 @@ from bloom.base.clock import from_ms
 from bloom.base.errors import BloomError, Conflict
 from bloom.base.ids import ResultId, TaskId, new_task_id
 from bloom.db.batcher import Batcher
-from bloom.db.hub import QUEUE, notify, task_topic
+from bloom.db.hub import DUE, QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
 from bloom.tasks.model import FINAL, Event, RejectedResult, Result, Task, TaskStatus
 from bloom.tasks.schemas import CreateTask
@@ -57,8 +57,7 @@ class TaskService:
             inserted = await tasks.insert_many(connection, to_insert, now=None)
             repeated = [item for item in items if item.id not in inserted]
             found = await self._find_repeated(connection, repeated)
-            if any(row["due"] for row in inserted.values()):
-                await notify(connection, [QUEUE])
+            await notify(connection, {QUEUE if row["due"] else DUE for row in inserted.values()})
         outcomes: list[Created | BloomError] = []
         for item in items:
             row = inserted.get(item.id)

@@ -7,8 +7,8 @@ import pytest
 
 from bloom.base.errors import ConfigurationError
 from bloom.worker.config import AgentSettings, WorkerConfig, load_worker_config
-from conftest import REPOSITORY
 
+REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "docs" / "worker.example.toml"
 
 

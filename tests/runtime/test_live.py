@@ -241,11 +241,12 @@ def test_a_stream_tells_states_events_and_the_end_in_order_across_replicas(pair:
         assert (leased.event, leased.data["status"], leased.data["lease_id"]) == ("task", "leased", lease)
         told(append(here, task, lease, 1, 2))
         news = reader.until(lambda heard: heard.event == "run" and heard.data["seq"] == 2)
-        assert [heard.data["seq"] for heard in news if heard.event == "run"] == [1, 2]
-        assert [heard.data["status"] for heard in news if heard.event == "task"] == ["running"]
         done = told(here.complete(task))
         *rest, end = reader.until(is_end)
-        assert not rest and end.data["task"] == done["task"]
+        assert [heard.data["seq"] for heard in news + rest if heard.event == "run"] == [1, 2]
+        # It comes before, between or after the events, or not at all where the end was quicker.
+        assert [heard.data["status"] for heard in news + rest if heard.event == "task"] in (["running"], [])
+        assert end.data["task"] == done["task"]
         assert end.data["result"]["id"] == done["result"]["id"] and end.data["result"]["output"] == "Hello."
 
 

@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import socket
+import sys
 
 from bloom.base.errors import ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
@@ -53,6 +54,30 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def share_listen_socket(listening: socket.socket) -> socket.socket:
+    """One more socket with the address of `listening`; the kernel deals connections out among those that listen (socket(7),
+    SO_REUSEPORT). It does not listen yet: whoever serves by it does that when it is ready. Where the kernel does not deal out
+    (not Linux), another descriptor of the same socket: whoever is free accepts.
+
+    The option is set on `listening` only now, after its bind, so that the port was refused to it if any other program had it.
+    """
+    if not sys.platform.startswith("linux"):
+        return listening.dup()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    another = socket.socket(listening.family, listening.type, listening.proto)
+    try:
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if another.family == socket.AF_INET6:
+            v6only = listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            another.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        another.bind(listening.getsockname())
+    except BaseException:
+        another.close()
+        raise
+    return another
 
 
 def url_of(listening: socket.socket) -> str:

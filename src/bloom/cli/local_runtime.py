@@ -40,6 +40,10 @@ _POSTGRES_GONE_SEC = 4.7
 class UpSettings(ServerSettings):
     """The settings of the runtime, and the slots of the worker beside it (32 at most, as on the wire)."""
 
+    # One per core: a process uses one. Beyond four PostgreSQL needs the cores more.
+    processes: int = Field(
+        default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=64, validation_alias="BLOOM_PROCESSES"
+    )
     up_slots: int = Field(default=2, ge=0, le=32, validation_alias="BLOOM_UP_SLOTS")
 
 
@@ -128,7 +132,10 @@ class LocalRuntime:
         return url
 
     def _start_runtime(self, database_url: str, url: str, listening: socket.socket, lifeline: int) -> None:
-        argv = _bloom("serve", "--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline))
+        processes = str(self._settings.processes)
+        argv = _bloom(
+            *("serve", "--processes", processes, "--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline))
+        )
         runtime = Child(
             "the runtime",
             [*argv, "--reload"] if self._reload else argv,
@@ -173,13 +180,14 @@ class LocalRuntime:
         self._keep("Worker", self._worker)
 
     def _keep(self, name: str, child: Child) -> None:
+        log = child.log
         self._kept.append(
             Kept(
                 name,
                 start=child.start,
                 alive=lambda: child.alive,
                 tell=self._step,
-                ending=lambda: f"{child.ending}, see {_shown(child.log)}",
+                ending=lambda: f"{child.ending}, see {log and _shown(log)}",
             )
         )
 

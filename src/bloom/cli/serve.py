@@ -17,10 +17,23 @@ def serve(
     lifeline_fd: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Stop when this inherited pipe is closed.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, metavar="N", help="Serve by this many processes. Default: BLOOM_PROCESSES, 1."),
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when the code changes (development).")] = False,
 ) -> None:
-    """Run the runtime: API, pages and reaper in one process."""
+    """Run the runtime: API, pages and reaper, in one process or several behind one address."""
     with errors_as_exits():
+        from bloom.base.settings import ServerSettings, load
+
+        settings = load(ServerSettings)
+        if (wanted := processes or settings.processes) > 1 and not reload:
+            from bloom.cli.serve_processes import serve_processes
+            from bloom.server.listening import open_given_or_own
+
+            listening = open_given_or_own(settings, fd=fd, host=host, port=port)
+            raise typer.Exit(serve_processes(listening, processes=wanted, lifeline=lifeline_fd))
         from bloom.server.run import serve as run
 
         run(host=host, port=port, fd=fd, lifeline_fd=lifeline_fd, reload=reload)

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -58,19 +58,28 @@ class Signals:
     def _nothing(self, number: int, frame: FrameType | None) -> None:
         pass
 
-    def wait(self, timeout_sec: float) -> None:
-        """Return at the next signal, or after `timeout_sec`."""
-        select.select([self._read_end], [], [], max(timeout_sec, 0))
+    def wait(self, timeout_sec: float, *, lifeline: int | None = None) -> bool:
+        """Return at the next signal, or after `timeout_sec`. False when the other end of the pipe `lifeline` is closed."""
+        watched = [self._read_end] if lifeline is None else [self._read_end, lifeline]
+        readable, _, _ = select.select(watched, [], [], max(timeout_sec, 0))
         with suppress(BlockingIOError):
             os.read(self._read_end, 4096)
+        return lifeline not in readable or os.read(lifeline, 4096) != b""
 
 
 class Child:
     """A program of ours in a session of its own, so that a terminal's Ctrl-C reaches only its parent."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], *, environment: Mapping[str, str], log: Path, pass_fds: Sequence[int] = ()
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path | None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
+        """`log` None: it writes where this process does."""
         self.name = name
         self.log = log
         self._argv = list(argv)
@@ -86,6 +95,11 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """How it ended (negative: by that signal); None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def ending(self) -> str:
         """How it ended, for people."""
         code = None if self._process is None else self._process.returncode
@@ -95,8 +109,8 @@ class Child:
 
     def start(self) -> None:
         """Start it; its output is appended to its log."""
-        with open_log(self.log) as output:
-            self.log_start = output.seek(0, os.SEEK_END)
+        with nullcontext() if self.log is None else open_log(self.log) as output:
+            self.log_start = 0 if output is None else output.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,

@@ -36,7 +36,7 @@ _DATABASE_SQL = Path(__file__).with_name("embedded.sql")
 # Suited to a small board with an SD card: little memory, compressed WAL, no bursts of log.
 _SETTINGS: Mapping[str, str | int] = {
     "shared_buffers": "64MB",
-    "max_connections": 50,
+    "max_connections": 100,
     "jit": "off",
     "wal_compression": "on",
     "max_wal_size": "512MB",

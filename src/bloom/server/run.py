@@ -1,7 +1,6 @@
-"""`bloom serve`: one process, one listening socket, until it is told to stop."""
+"""One process of `bloom serve`: one listening socket, until it is told to stop."""
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import sys
@@ -17,10 +16,9 @@ from bloom.base.logging import configure_logging
 from bloom.base.settings import ServerSettings, load
 from bloom.db.migrate import upgrade
 from bloom.server.app import build_app
+from bloom.server.listening import BACKLOG, open_given_or_own
 from bloom.web.disconnect import Stopping
 
-LOOPBACK = "127.0.0.1"
-BACKLOG = 2048
 STOP_GRACE_SEC = 3
 KEEP_ALIVE_SEC = 75
 """Longer than the keep-alive of the usual proxies, so that they are the ones to close."""
@@ -62,11 +60,9 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     configure_logging(settings.log_level, settings.log_format)
     _check_database_url(settings)
     if reload:
-        _serve_reloading(fd if fd is not None else _listen(settings, host, port).detach(), lifeline_fd)
+        _serve_reloading(open_given_or_own(settings, fd=fd, host=host, port=port).detach(), lifeline_fd)
         return
-    sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
-    if settings.api_key is None and not _is_loopback(sock):
-        raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
+    sock = open_given_or_own(settings, fd=fd, host=host, port=port)
     app, stopping = build_app(settings)
     if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
         _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
@@ -101,7 +97,7 @@ def _serve_reloading(fd: int, lifeline_fd: int | None) -> None:
 
     import bloom
 
-    command = [sys.executable, "-m", "bloom", "serve", "--fd", str(fd)]
+    command = [sys.executable, "-m", "bloom", "serve", "--fd", str(fd), "--processes", "1"]
     if lifeline_fd is not None:
         command += ["--lifeline-fd", str(lifeline_fd)]
     keep = tuple(n for n in (fd, lifeline_fd) if n is not None)
@@ -112,26 +108,3 @@ def _run_child(command: list[str], keep: tuple[int, ...]) -> None:
     import subprocess
 
     raise SystemExit(subprocess.run(command, pass_fds=keep, check=False).returncode)
-
-
-def _listen(settings: ServerSettings, host: str | None, port: int | None) -> socket.socket:
-    address = host or settings.host or (LOOPBACK if settings.api_key is None else "0.0.0.0")  # noqa: S104
-    number = settings.port if port is None else port
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((address, number))
-    except OSError as error:
-        sock.close()
-        raise ConfigurationError(
-            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by PORT"
-        ) from None
-    sock.listen(BACKLOG)
-    return sock
-
-
-def _is_loopback(sock: socket.socket) -> bool:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return True
-    return ipaddress.ip_address(sock.getsockname()[0]).is_loopback

@@ -1,0 +1,100 @@
+"""`bloom serve --processes N`: several runtimes behind one address, each a process with a listening socket of its own.
+
+They share nothing but PostgreSQL: each is what another machine's replica would be. The kernel deals connections out among
+the sockets (SO_REUSEPORT); this process holds them all, so that nobody is refused while a process is started again.
+"""
+
+import os
+import socket
+import sys
+import time
+from contextlib import ExitStack, suppress
+
+import httpx
+
+from bloom.cli.exits import ExitCode
+from bloom.cli.listen_socket import share_listen_socket, url_of
+from bloom.cli.supervisor import Child, Kept, Question, Signals
+
+STOP_SEC = 4.0
+"""By when, after the signal, all processes are gone or killed; each takes three seconds at most by itself."""
+
+
+def serve_processes(listening: socket.socket, *, processes: int, lifeline: int | None) -> int:
+    """Run `processes` runtimes behind the address of `listening` until a signal, or until the pipe `lifeline` is closed.
+
+    Returns the exit code: 0 after a signal; that of the first process when it stops before it serves (it has said why);
+    otherwise one that dies is started again. Raises OSError when no further socket can be had.
+    """
+    with Signals() as signals, ExitStack() as held:
+        # Only this process holds the write end: when it dies, be it by kill -9, the runtimes read end of file.
+        read_end, write_end = os.pipe()
+        for end in (read_end, write_end):
+            held.callback(os.close, end)
+        runtimes: list[Child] = []
+        try:
+            first = _start(runtimes, 1, listening, read_end)
+            if (code := _until_it_serves(first, url_of(listening), signals, lifeline)) is not None:
+                return code
+            for number in range(2, processes + 1):
+                _start(runtimes, number, held.enter_context(share_listen_socket(listening)), read_end)
+            kept = [_kept(runtime) for runtime in runtimes]
+            while not signals.stops and signals.wait(min(one.tend() for one in kept), lifeline=lifeline):
+                pass
+        finally:
+            _stop(runtimes, signals)
+    return 0
+
+
+def _start(runtimes: list[Child], number: int, listening: socket.socket, lifeline: int) -> Child:
+    options = ("--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline), "--processes", "1")
+    child = Child(
+        f"process {number}",
+        [sys.executable, "-P", "-m", "bloom", "serve", *options],
+        environment=os.environ,
+        log=None,
+        pass_fds=(listening.fileno(), lifeline),
+    )
+    runtimes.append(child)
+    child.start()
+    return child
+
+
+def _until_it_serves(child: Child, url: str, signals: Signals, lifeline: int | None) -> int | None:
+    """None as soon as it answers; before that the exit code with which all ends."""
+
+    def answers() -> bool:
+        # Any answer will do: a database that is away is no reason not to serve.
+        with suppress(httpx.HTTPError), httpx.Client(timeout=30, trust_env=False) as client:
+            return client.get(f"{url}/api/runtime/health").status_code > 0
+        return False
+
+    with Question(answers) as question:
+        while not question.answered_yes:
+            if not signals.wait(0.05, lifeline=lifeline) or signals.stops:
+                return ExitCode.DONE
+            if (code := child.exit_code) is not None:
+                return code if code >= 0 else ExitCode.FAILED
+    return None
+
+
+def _kept(runtime: Child) -> Kept:
+    return Kept(
+        runtime.name,
+        start=runtime.start,
+        alive=lambda: runtime.alive,
+        tell=lambda text: print(f"bloom: {text}", file=sys.stderr, flush=True),
+        ending=lambda: runtime.ending,
+    )
+
+
+def _stop(runtimes: list[Child], signals: Signals) -> None:
+    for runtime in runtimes:
+        runtime.ask_to_stop()
+    deadline = time.monotonic() + STOP_SEC
+    while (
+        any(runtime.alive for runtime in runtimes) and signals.stops < 2 and (left := deadline - time.monotonic()) > 0
+    ):
+        signals.wait(left)
+    for runtime in runtimes:
+        runtime.kill()

@@ -1,0 +1,47 @@
+"""The socket that `bloom serve` listens on."""
+
+import ipaddress
+import socket
+
+from bloom.base.errors import ConfigurationError
+from bloom.base.settings import ServerSettings
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 2048
+
+
+def open_given_or_own(settings: ServerSettings, *, fd: int | None, host: str | None, port: int | None) -> socket.socket:
+    """The inherited socket `fd`, or a new one on `host` and `port`, which go before those of `settings`.
+
+    Raises ConfigurationError for an address or port that cannot be had, and for one that other machines reach while no key
+    is set.
+    """
+    sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
+    if settings.api_key is None and not _is_loopback(sock):
+        sock.close()
+        raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
+    return sock
+
+
+def _listen(settings: ServerSettings, host: str | None, port: int | None) -> socket.socket:
+    address = host or settings.host or (LOOPBACK if settings.api_key is None else "0.0.0.0")  # noqa: S104
+    number = settings.port if port is None else port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((address, number))
+        # At once: two sockets with SO_REUSEADDR may both bind, only one of them can listen.
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by PORT"
+        ) from None
+    return sock
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return True
+    return ipaddress.ip_address(sock.getsockname()[0]).is_loopback

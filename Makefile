@@ -23,10 +23,12 @@ up: .venv/.installed ## Set everything up and run it: database, runtime, one wor
 dev: .venv/.installed ## The same, and restart the runtime when its code changes
 	@exec $(RUN) $(BIN)/bloom up --reload
 
+# One process more than a small machine has cores, for tests also wait; neighbours stay together and share what they set up.
 test: .venv/.installed .venv/.dev $(CLAUDE) ## Run the tests (PYTEST_ARGS="-k lease")
-	@$(RUN) $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(RUN) $(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
-soak: .venv/.installed .venv/.dev $(CLAUDE) ## Kill workers fifty times and look for what is left of their runs (a minute or two)
+soak: .venv/.installed .venv/.dev $(CLAUDE) ## Crash storm for ten minutes, and fifty killed workers (SOAK_SECONDS, SOAK_SEED)
+	@$(RUN) $(BIN)/python -m tests.soak
 	@$(RUN) BLOOM_TEST_ORPHAN_ROUNDS=10 $(BIN)/python -m pytest tests/worker/test_no_orphans.py $(PYTEST_ARGS)
 
 lint: .venv/.installed .venv/.dev ## Check style, types and the order of the layers
@@ -35,8 +37,8 @@ lint: .venv/.installed .venv/.dev ## Check style, types and the order of the lay
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-bench: .venv/.installed .venv/.dev ## Measure throughput and latency
-	@$(RUN) $(BIN)/python -m bench
+bench: .venv/.installed .venv/.bench ## Measure against PostgreSQL's own limit (BENCH_ARGS="life --quick"; docs/benchmarks.md)
+	@$(RUN) $(BIN)/python -m bench $(BENCH_ARGS)
 
 LOCK = $(CONFIGURED) $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header pyproject.toml --extra server --extra embedded --extra build
@@ -44,6 +46,7 @@ LOCK = $(CONFIGURED) $(UV) pip compile -q --universal --python-version 3.11 --ge
 lock: $(UV_READY) .venv/.made ## Resolve the dependencies anew (requirements/*.txt)
 	@$(LOCK) -o requirements/runtime.txt
 	@$(LOCK) --extra dev --constraint requirements/runtime.txt -o requirements/dev.txt
+	@$(LOCK) --extra bench --constraint requirements/dev.txt -o requirements/bench.txt
 
 # --- The virtual environment -----------------------------------------------------------------------------------------
 
@@ -97,6 +100,11 @@ install = @code=$$( { { $(CONFIGURED) $(UV) pip install --python $(BIN)/python $
 .venv/.dev: requirements/dev.txt .venv/.made | $(UV_READY)
 	@echo "Installing what its development needs (requirements/dev.txt, into .venv)"
 	$(call install,--require-hashes -r requirements/dev.txt)
+	@touch $@
+
+.venv/.bench: requirements/bench.txt .venv/.made | $(UV_READY)
+	@echo "Installing what the benchmark compares with (requirements/bench.txt, into .venv)"
+	$(call install,--require-hashes -r requirements/bench.txt)
 	@touch $@
 
 .venv/.installed: pyproject.toml .venv/.runtime | $(UV_READY)

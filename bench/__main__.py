@@ -1,40 +1,69 @@
-"""`python -m bench`: run the measurements, print them and write them to `bench/results/`."""
+"""`python -m bench [names]`: run the measurements, print tables, write JSON and a chart to `bench/results/`."""
 
+import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
-import psutil
-
-from bench import outputs, wakeup
+from bench import full_tables, idle, life, lists, outputs, peer, wakeup
+from bench.chart import chart
+from bench.figures import Section
+from bench.machine import describe
+from bench.plan import Plan
+from bench.report import machine_line, table
+from bench.stack import Stack
 
 RESULTS = Path(__file__).parent / "results"
+
+MEASUREMENTS = {
+    "life": life.life,
+    "protocol": life.protocol,
+    "wakeup": wakeup.wakeup,
+    "idle": idle.idle,
+    "outputs": outputs.outputs,
+    "peer": peer.peer,
+    "full": full_tables.full_tables,
+    "lists": lists.lists,
+}
 
 
 def main() -> None:
     """Measure and tell."""
-    machine = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "python": platform.python_version(),
-    }
-    print("  ".join(f"{name} {value}" for name, value in machine.items()))
-    figures = wakeup.measure()
-    print(f"\n{'wake-up, milliseconds':32}{'p50':>10}{'p99':>10}{'max':>10}")
-    for name, figure in figures.items():
-        print(f"{name:32}{figure['p50']:>10}{figure['p99']:>10}{figure['max']:>10}")
-    large = outputs.measure()
-    print(f"\n{'an output of 1 GiB':32}{'seconds':>10}{'MiB/s':>10}  memory grew at most by")
-    for name, figure in large.items():
-        grown = ", ".join(f"{part} {figure[part]} MiB" for part in ("server", "worker", "reader") if part in figure)
-        print(f"{name:32}{figure['sec']:>10}{figure['mib_per_sec']:>10}  {grown}")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"what to measure: {', '.join(MEASUREMENTS)} (all)")
+    parser.add_argument("--seconds", type=float, help="of each run (10)")
+    parser.add_argument("--rounds", type=int, help="of runs in turn with the limit (2)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[16, 64], help="(16 64)")
+    parser.add_argument(
+        "--quick", action="store_true", help="a short look: runs of 3 seconds, smaller tables and outputs"
+    )
+    told = parser.parse_args()
+    if unknown := set(told.names) - MEASUREMENTS.keys():
+        parser.error(f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
+    plan = Plan(
+        seconds=told.seconds or (3 if told.quick else 10),
+        rounds=told.rounds or (1 if told.quick else 2),
+        clients=tuple(told.clients),
+        quick=told.quick,
+    )
+    machine = describe()
+    print(machine_line(machine), flush=True)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}.json"
-    path.write_text(json.dumps({"machine": machine, "wakeup_ms": figures, "output_1_gib": large}, indent=2) + "\n")
-    print(f"\nwritten to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    path = RESULTS / time.strftime("%Y%m%dT%H%M%S")
+    sections: list[Section] = []
+    with Stack() as stack:
+        for name in told.names or MEASUREMENTS:
+            sections.append(MEASUREMENTS[name](plan, stack))
+            print(f"\n{table(sections[-1])}", flush=True)
+            _write(path, machine, sections)
+    print(f"\nwritten to {path}.json and {path}.svg")
+
+
+def _write(path: Path, machine: dict[str, str], sections: list[Section]) -> None:
+    told = {section.name: [figure.as_json() for figure in section.figures] for section in sections}
+    text = json.dumps({"machine": machine, "sections": told}, indent=2, ensure_ascii=False)
+    path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    path.with_suffix(".svg").write_text(chart(machine, sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,90 +1,107 @@
-"""How long a task that is posted to an idle fleet waits for its worker, on one machine."""
+"""(c) How long a task that is posted to an idle fleet waits for its worker, on one machine."""
 
-import statistics
-import threading
+import asyncio
+import json
 import time
 import uuid
-from queue import Queue
-from typing import Any
 
-import httpx
-
-from bench.stack import Stack
+from bench.figures import Figure, Section, Target
+from bench.load.http import Connection, as_json
+from bench.load.window import quantiles
+from bench.plan import Plan
+from bench.stack import Runtime, Stack
 
 WARM_UP = 20
-RUNS = 200
+_P50, _P99 = Target(15, at_most=True), Target(60, at_most=True)
+_INSERT = b"""with posted as (
+    insert into bloom.tasks (id, context_id, agent_slug, prompt, timeout_sec, budget, desired_format, status)
+    values (%s, 'bench', 'bench', 'go', 120, 0, 'text', 'queued'))
+select pg_notify('bench', '')"""
+_CLAIM = b"""update bloom.tasks set status = 'leased', lease_id = id, worker_id = 'bench', attempts = 1
+where id = (select id from bloom.tasks where status = 'queued' and due order by priority desc, seq limit 1
+            for update skip locked)"""
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """Milliseconds (p50, p99, max) from the start of the POST to a claim's answer, and to the child of a real worker.
+def wakeup(plan: Plan, stack: Stack) -> Section:
+    """Milliseconds from the start of the POST to the end of the claim's answer, and to the child of a real worker.
 
-    The child is `date`, whose own start of a process (1 to 2 ms) is part of the figure.
+    The limit is PostgreSQL's own way: insert with NOTIFY, commit, a listener wakes and takes the row, commit. The child is
+    `date`, whose own start of a process (1 to 2 ms) is part of the figure.
     """
-    with Stack() as stack, httpx.Client(base_url=f"{stack.url}/api/runtime", timeout=60) as client:
-        claims = _claims(client, stack.url)
-        stack.start_worker("bench", slots=1, command=["date", "+%s%N"])
-        starts = _worker_starts(client)
-    return {"POST to claim answer": _summary(claims), "POST to the worker's child": _summary(starts)}
+    rounds = 50 if plan.quick else 300
+    stack.empty()
+    alone = quantiles(_postgres_alone(stack, rounds))
+    measured: dict[str, list[float]] = {}
+    for processes, words in ((1, "one process"), (2, "two processes")):
+        stack.empty()
+        with stack.runtime(processes=processes) as runtime:
+            measured[f"to the claim's answer, {words}"] = asyncio.run(_claims(runtime, rounds))
+    stack.empty()
+    with stack.runtime() as runtime, stack.worker(runtime, "bench", slots=1, command=["date", "+%s%N"]):
+        starts = quantiles(asyncio.run(_worker_starts(runtime, rounds)))
+    figures: list[Figure] = []
+    for name, took in measured.items():
+        told = quantiles(took)
+        figures.append(Figure(f"{name}, p50", told["p50"], "ms", alone["p50"], target=_P50))
+        figures.append(Figure(f"{name}, p99", told["p99"], "ms", alone["p99"], target=_P99))
+    child = "to the worker's child"
+    figures += [Figure(f"{child}, {name}", starts[name], "ms", alone[name]) for name in ("p50", "p99")]
+    return Section("wakeup", "(c) wake-up of an idle fleet: from the POST on", tuple(figures))
 
 
-def _post(client: httpx.Client, label: str) -> tuple[str, int]:
-    body = {"context_id": uuid.uuid4().hex, "agent_slug": "bench", "prompt": "go", "labels": [label] if label else []}
-    sent = time.time_ns()
-    answer = client.post("/llm-tasks", json=body)
-    answer.raise_for_status()
-    return answer.json()["id"], sent
-
-
-def _claims(client: httpx.Client, url: str) -> list[float]:
-    """A claim waits in another thread; each task is completed before the next is posted."""
-    client.post("/workers", json={"name": "claimer", "capabilities": {"labels": ["claimer"]}}).raise_for_status()
-    answered: Queue[tuple[int, Any]] = Queue()
-    waiting = threading.Event()
-
-    def claim_forever() -> None:
-        with httpx.Client(base_url=f"{url}/api/runtime", timeout=60) as mine:
-            for _ in range(WARM_UP + RUNS):
-                waiting.set()
-                body = {"request_id": uuid.uuid4().hex, "slots": 1, "wait_sec": 30}
-                leases = mine.post("/workers/claimer/claim", json=body).json()["leases"]
-                at = time.time_ns()
-                report = {"status": "success", "output": "", "metrics": {"duration_ms": 0}}
-                ids = {"task_id": leases[0]["task"]["id"], "lease_id": leases[0]["lease"]["id"]}
-                mine.post("/workers/claimer/complete", json={"completions": [{**report, **ids}]}).raise_for_status()
-                answered.put((at, ids))
-
-    thread = threading.Thread(target=claim_forever, daemon=True)
-    thread.start()
+async def _claims(runtime: Runtime, rounds: int) -> list[float]:
+    """A claim waits on the server; each task is posted by a new connection, so by either process, and completed."""
+    claimer = await Connection.open(runtime.port, runtime.key)
+    await claimer.register("claimer", 1)
     took: list[float] = []
-    for _ in range(WARM_UP + RUNS):
-        waiting.wait()
-        waiting.clear()
-        time.sleep(0.005)  # until the claim waits on the server
-        _, sent = _post(client, "claimer")
-        at, _ = answered.get(timeout=30)
-        took.append((at - sent) / 1e6)
-    thread.join()
+    for _ in range(WARM_UP + rounds):
+        claim = as_json({"request_id": uuid.uuid4().hex, "slots": 1, "wait_sec": 30})
+        waiting = asyncio.create_task(claimer.post("/workers/claimer/claim", claim, 200))
+        poster = await Connection.open(runtime.port, runtime.key)
+        await asyncio.sleep(0.03)  # until the claim waits on the server
+        began = time.monotonic()
+        posting = asyncio.create_task(_post(poster))
+        (held,) = json.loads(await waiting)["leases"]
+        took.append((time.monotonic() - began) * 1000)
+        await posting
+        poster.close()
+        report = {"status": "success", "output": "", "metrics": {"duration_ms": 0}}
+        ids = {"task_id": held["task"]["id"], "lease_id": held["lease"]["id"]}
+        await claimer.post("/workers/claimer/complete", as_json({"completions": [{**report, **ids}]}), 200)
+    claimer.close()
     return took[WARM_UP:]
 
 
-def _worker_starts(client: httpx.Client) -> list[float]:
+async def _worker_starts(runtime: Runtime, rounds: int) -> list[float]:
+    connection = await Connection.open(runtime.port, runtime.key)
     took: list[float] = []
-    for _ in range(WARM_UP + RUNS):
-        task_id, sent = _post(client, "")
+    for _ in range(WARM_UP + rounds):
+        sent = time.time_ns()
+        task_id = await _post(connection)
         deadline = time.monotonic() + 30
-        while not (results := client.get(f"/llm-tasks/{task_id}/results").json()):
+        while not (results := json.loads(await connection.get(f"/llm-tasks/{task_id}/results"))):
             if time.monotonic() > deadline:
                 raise TimeoutError("the worker did not run the task")
-            time.sleep(0.01)
+            await asyncio.sleep(0.01)
         took.append((int(results[0]["output"]) - sent) / 1e6)
-        time.sleep(0.05)  # until the worker's next claim waits on the server
+        await asyncio.sleep(0.05)  # until the worker's next claim waits on the server
+    connection.close()
     return took[WARM_UP:]
 
 
-def _summary(milliseconds: list[float]) -> dict[str, float]:
-    ordered = sorted(milliseconds)
-    return {
-        "p50": round(statistics.median(ordered), 1),
-        "p99": round(ordered[int(len(ordered) * 0.99) - 1], 1),
-        "max": round(ordered[-1], 1),
-    }
+async def _post(connection: Connection) -> str:
+    body = as_json({"context_id": uuid.uuid4().hex, "agent_slug": "bench", "prompt": "go"})
+    return json.loads(await connection.post("/llm-tasks", body, 201))["id"]
+
+
+def _postgres_alone(stack: Stack, rounds: int) -> list[float]:
+    took: list[float] = []
+    with stack.connect() as posting, stack.connect() as listening:
+        listening.execute("listen bench")
+        for _ in range(WARM_UP + rounds):
+            began = time.monotonic()
+            posting.execute(_INSERT, (uuid.uuid4().hex,))
+            next(listening.notifies(timeout=30, stop_after=1))
+            listening.execute(_CLAIM)
+            took.append((time.monotonic() - began) * 1000)
+    return took[WARM_UP:]

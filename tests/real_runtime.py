@@ -251,7 +251,7 @@ class Fronts:
 
 @contextmanager
 def _maintenance(wanted: bool) -> Generator[None]:
-    async def nothing(*_: object) -> None:
+    async def nothing(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     if wanted:
@@ -259,6 +259,16 @@ def _maintenance(wanted: bool) -> Generator[None]:
     else:
         with patch.object(composition, "maintain", nothing):
             yield
+
+
+def end_process(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send the signal and wait for the end, which is brought about if it does not come."""
+    process.send_signal(number)
+    try:
+        process.wait(START_SEC)
+    finally:
+        process.kill()
+        process.wait()
 
 
 class Served(Api):
@@ -304,15 +314,9 @@ class Served(Api):
         self._listener.close()
 
     def _end(self, number: signal.Signals) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(number)
-        try:
-            self.process.wait(START_SEC)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        if self.process is not None:
+            process, self.process = self.process, None
+            end_process(process, number)
 
 
 class StartReplica(Protocol):

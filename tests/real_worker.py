@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.real_runtime import end_process
+
 START_SEC = 60.0
 """Python starts several times on what may be a busy machine."""
 
@@ -138,15 +140,9 @@ class RealWorker:
         return self._log.read_text(errors="replace")[-6000:] if self._log.exists() else ""
 
     def _end(self, number: signal.Signals) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(number)
-        try:
-            self.process.wait(START_SEC)
-        finally:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        if self.process is not None:
+            process, self.process = self.process, None
+            end_process(process, number)
 
 
 @contextmanager

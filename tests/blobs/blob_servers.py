@@ -3,11 +3,12 @@
 import asyncio
 import itertools
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import httpx
 from moto.server import ThreadedMotoServer
+from tests.stubs.raw_server import raw_server
 
 from bloom.blobs.s3 import Patience, S3Blobs
 
@@ -59,25 +60,15 @@ class S3Server:
             return (await client.get(f"/{bucket}?uploads")).text.count("<UploadId>")
 
 
-@asynccontextmanager
-async def answering(answer: bytes) -> AsyncGenerator[str]:
+def answering(answer: bytes) -> AbstractAsyncContextManager[str]:
     """A server that sends `answer` to each request and then says nothing more; its endpoint."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            await reader.read()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await reader.read()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    return raw_server(serve)
 
 
 async def pieces(count: int, size: int = 1_000_000) -> AsyncIterator[bytes]:

@@ -5,11 +5,6 @@ import pytest
 from blob_servers import S3Server
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """An S3 server on a free port of loopback, for all tests of this process."""

@@ -11,6 +11,7 @@ from blob_servers import SECRET, S3Server, answering, blobs_at, free_port, piece
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from tests.stubs.raw_server import raw_server
 
 from bloom.base.errors import ConfigurationError
 from bloom.blobs.errors import BlobUnavailable
@@ -104,12 +105,9 @@ async def test_the_requests_for_the_bucket_are_signed_as_aws_signs_them() -> Non
             seen.append((method, target))
             status = b"200 OK" if len(seen) >= 3 else b"404 Not Found"
             writer.write(b'HTTP/1.1 %b\r\nContent-Length: 0\r\nETag: "e"\r\n\r\n' % status)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    await blobs_at(origin, "signed").put(KEY, b"x")
-    server.close()
+    async with raw_server(serve) as origin:
+        await blobs_at(origin, "signed").put(KEY, b"x")
     assert [method for method, _ in seen] == ["PUT", "HEAD", "PUT", "PUT"]
     for method, target in seen[1:3]:
         parts = urlsplit(target)

@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,9 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import psutil
@@ -32,6 +33,7 @@ class Up:
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         self.printed = ""
+        self.data_dir = Path(environment["BLOOM_DATA_DIR"])
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bloom", "up"],
@@ -111,30 +113,33 @@ class Up:
         self.process.stdout.close()
 
 
-Starter = Callable[..., Up]
+class Starter(Protocol):
+    """Starts `bloom up` below a directory of the test; without `wait=False` it is ready when this returns.
+
+    A `directory` that is not there yet gets a database with our schema: `fresh` leaves it out.
+    """
+
+    def __call__(self, *, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str) -> Up: ...
 
 
-@pytest.fixture
-def sockets() -> Generator[str]:
-    """A place for sockets that outlive a killed database."""
-    with tempfile.TemporaryDirectory(prefix="up-", dir="/tmp") as place:
-        yield place
-
-
-@pytest.fixture
-def up(tmp_path: Path, sockets: str) -> Generator[Starter]:
-    """Starts `bloom up` below `tmp_path`; without `wait=False` it is ready when this returns."""
+@contextmanager
+def starter(place: Path, made_database: Path) -> Generator[Starter]:
+    """What starts `bloom up` below `place`, and ends what was started."""
     started: list[Up] = []
 
-    def start(*, directory: str = "home", wait: bool = True, **variables: str) -> Up:
-        home = tmp_path / directory
-        home.mkdir(exist_ok=True)
+    def start(*, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str) -> Up:
+        home = place / directory
+        if not home.exists():
+            home.mkdir()
+            if not fresh:
+                shutil.copytree(made_database, home / ".bloom")
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "TMPDIR": sockets,
             "PORT": "0",
             "BLOOM_DATA_DIR": str(home / ".bloom"),
+            "BLOOM_PROCESSES": "1",
             "BLOOM_UP_SLOTS": "0",
         } | variables
         one = Up(home, {name: value for name, value in environment.items() if value})
@@ -143,9 +148,24 @@ def up(tmp_path: Path, sockets: str) -> Generator[Starter]:
             one.wait_for(READY)
         return one
 
-    yield start
-    for one in started:
-        one.clear()
+    # Sockets outlive a killed database.
+    with tempfile.TemporaryDirectory(prefix="up-", dir="/tmp") as sockets:
+        yield start
+        for one in started:
+            one.clear()
+
+
+@pytest.fixture
+def up(tmp_path: Path, made_database: Path) -> Generator[Starter]:
+    with starter(tmp_path, made_database) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, made_database: Path) -> Generator[Up]:
+    """One that started from nothing, as a person's first one does, with three slots; for tests that do not touch it."""
+    with starter(tmp_path_factory.mktemp("running"), made_database) as start:
+        yield start(fresh=True, BLOOM_PROCESSES="", BLOOM_UP_SLOTS="3")
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
@@ -184,44 +204,38 @@ def busyness() -> float:
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def data_dir_of(tmp_path: Path, directory: str = "home") -> Path:
-    return tmp_path / directory / ".bloom"
-
-
-def test_it_prints_one_url_where_the_runtime_answers_and_how_to_go_on(up: Starter, tmp_path: Path) -> None:
-    one = up(BLOOM_UP_SLOTS="1")
-    assert healthy(one.url)
-    assert (data_dir_of(tmp_path) / "endpoint").read_text() == f"{one.url}\n"
-    assert re.search(r"PostgreSQL \d+ started \(\d", one.printed)
-    assert re.search(r"Worker \S+ online \(1 slot\)", one.printed)
-    assert re.search(r"Executor +(claude|command): \S.*", one.printed)
+def test_it_prints_one_url_where_the_runtime_answers_and_how_to_go_on(running: Up) -> None:
+    assert healthy(running.url)
+    assert (running.data_dir / "endpoint").read_text() == f"{running.url}\n"
+    assert re.search(r"PostgreSQL \d+ started \(\d", running.printed)
+    assert re.search(r"Worker \S+ (online|starting) \(3 slots\)", running.printed)  # it has 3 s to be online
+    assert re.search(r"Executor +(claude|command): \S.*", running.printed)
     bloom = Path(sys.executable).with_name("bloom")
-    assert f'{bloom} task run "Say hello"' in one.printed
-    assert "BLOOM_DATA_DIR" not in one.printed
-    assert ".bloom/logs/runtime.log" in one.printed
-    assert "\x1b" not in one.printed
+    assert f'{bloom} task run "Say hello"' in running.printed
+    assert "BLOOM_DATA_DIR" not in running.printed
+    assert ".bloom/logs/runtime.log" in running.printed
+    assert "\x1b" not in running.printed
+    arguments = running.child("worker").cmdline()
+    assert arguments[arguments.index("--slots") + 1] == "3"
 
 
-def test_ctrl_c_ends_everything_in_time_and_the_next_start_has_the_data_at_once(up: Starter, tmp_path: Path) -> None:
-    one = up(BLOOM_UP_SLOTS="2")
+def test_ctrl_c_ends_everything_in_time_and_the_next_start_has_the_data_at_once(up: Starter) -> None:
+    one = up(BLOOM_PROCESSES="2", BLOOM_UP_SLOTS="2")
     kept = create_task(one.url)
     assert one.stop(signal.SIGINT) < STOP_SEC * busyness()
     assert "Data is kept in .bloom" in one.printed
-    assert not (data_dir_of(tmp_path) / "endpoint").exists()
+    assert not (one.data_dir / "endpoint").exists()
     again = up()
     assert time.monotonic() - again.began < READY_SEC * busyness()
     assert task_of(again.url, kept)["prompt"] == "Say hello"
+    # Being told to stop ends it as Ctrl-C does; what closed terminals do is tried below.
+    assert again.stop(signal.SIGTERM) < STOP_SEC * busyness()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_being_told_to_stop_and_a_closed_terminal_end_it_as_ctrl_c_does(up: Starter, number: signal.Signals) -> None:
-    assert up().stop(number) < STOP_SEC * busyness()
-
-
-@pytest.mark.parametrize("frozen", ["serve", "worker"])
-def test_a_child_that_hangs_does_not_hold_up_the_stop(up: Starter, frozen: str) -> None:
+def test_children_that_hang_do_not_hold_up_the_stop(up: Starter) -> None:
     one = up(BLOOM_UP_SLOTS="1")
-    one.child(frozen).suspend()
+    for child in ("serve", "worker"):
+        one.child(child).suspend()
     assert one.stop() < STOP_SEC * busyness()
 
 
@@ -234,64 +248,56 @@ def test_a_second_signal_ends_everything_at_once(up: Starter) -> None:
 
 
 def test_a_stop_while_it_sets_up_leaves_nothing_running(up: Starter) -> None:
-    one = up(wait=False)
+    one = up(wait=False, fresh=True)
     one.wait_for("PostgreSQL:")
     assert one.stop() < STOP_SEC * busyness()
     up().stop()
 
 
-def test_kill_9_of_everything_loses_nothing_and_needs_no_repair(up: Starter) -> None:
-    one = up(BLOOM_UP_SLOTS="1")
-    kept = create_task(one.url)
-    below = one.descendants()
-    for process in [one.process, *below]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    one.process.wait(WAIT_SEC)
-    wait_until_gone(below)
-    again = up()
-    assert task_of(again.url, kept)["id"] == kept
-
-
-def test_kill_9_of_up_alone_ends_its_children_and_the_next_start_replaces_the_database(up: Starter) -> None:
+def test_kill_9_of_up_alone_and_of_everything_loses_nothing_and_needs_no_repair(up: Starter) -> None:
     one = up(BLOOM_UP_SLOTS="1")
     kept = create_task(one.url)
     runtime, worker, database = one.child("serve"), one.child("worker"), one.postmaster()
     one.process.kill()
     wait_until_gone([runtime, worker])
-    again = up()
+    # The database lives on until the next start replaces it.
+    again = up(BLOOM_UP_SLOTS="1")
     wait_until_gone([database])
     assert task_of(again.url, kept)["id"] == kept
 
+    below = again.descendants()
+    for process in [again.process, *below]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    again.process.wait(WAIT_SEC)
+    wait_until_gone(below)
+    assert task_of(up().url, kept)["id"] == kept
 
-def test_a_runtime_that_dies_is_started_again_at_the_same_address(up: Starter) -> None:
-    one = up()
-    one.child("serve").kill()
-    one.wait_for("Runtime runs again", WAIT_SEC)
-    assert "Runtime stopped (signal 9" in one.printed
-    assert healthy(one.url)
 
-
-def test_a_worker_that_dies_is_started_again(up: Starter) -> None:
+def test_a_part_that_dies_is_started_again_at_the_same_address_and_a_closed_terminal_ends_it(up: Starter) -> None:
     one = up(BLOOM_UP_SLOTS="1")
+    kept = create_task(one.url)
     died = one.child("worker")
     died.kill()
     one.wait_for("Worker runs again", WAIT_SEC)
     assert one.child("worker").pid != died.pid
 
+    one.child("serve").kill()
+    one.wait_for("Runtime runs again", WAIT_SEC)
+    assert "Runtime stopped (signal 9" in one.printed
+    assert healthy(one.url)
 
-def test_a_database_that_dies_is_started_again_and_loses_nothing(up: Starter) -> None:
-    one = up()
-    kept = create_task(one.url)
     one.postmaster().kill()
     one.wait_for("PostgreSQL runs again", START_SEC)
     assert task_of(one.url, kept)["id"] == kept
+
+    assert one.stop(signal.SIGHUP) < STOP_SEC * busyness()
 
 
 def test_a_busy_port_that_was_asked_for_is_an_error(up: Starter) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        one = up(wait=False, PORT=str(port))
+        one = up(wait=False, fresh=True, PORT=str(port))
         assert one.finish() == 1
     assert f"port {port} is in use" in one.printed
     assert "http://" not in one.printed
@@ -307,42 +313,34 @@ def test_a_busy_default_port_is_passed_over_and_the_next_one_printed(up: Starter
     assert up(PORT="").port > 5000
 
 
-def test_two_directories_side_by_side_do_not_meet(up: Starter) -> None:
-    one, two = up(directory="one"), up(directory="two")
-    assert one.url != two.url
-    task = create_task(one.url)
-    answer = httpx.get(f"{two.url}/api/runtime/llm-tasks/{task}", timeout=WAIT_SEC, trust_env=False)
+def test_two_directories_side_by_side_do_not_meet_and_no_slots_start_no_worker(running: Up, up: Starter) -> None:
+    other = up(BLOOM_UP_SLOTS="0")
+    assert other.url != running.url
+    task = create_task(other.url)
+    answer = httpx.get(f"{running.url}/api/runtime/llm-tasks/{task}", timeout=WAIT_SEC, trust_env=False)
     assert answer.status_code == 404
+    assert not any("worker" in process.cmdline() for process in other.descendants())
+    assert "Executor" not in other.printed
 
 
-def test_a_second_one_in_the_same_directory_says_who_is_there(up: Starter) -> None:
-    one = up()
-    other = up(wait=False)
+def test_a_second_one_in_the_same_directory_says_who_is_there(running: Up, up: Starter) -> None:
+    other = up(wait=False, BLOOM_DATA_DIR=str(running.data_dir))
     assert other.finish() == 1
     assert "another BLOOM uses this data directory" in other.printed
-    assert str(one.process.pid) in other.printed
-    assert healthy(one.url)
+    assert str(running.process.pid) in other.printed
+    assert healthy(running.url)
 
 
-def test_slots_are_the_workers_and_none_starts_no_worker(up: Starter) -> None:
-    one = up(directory="one", BLOOM_UP_SLOTS="3")
-    arguments = one.child("worker").cmdline()
-    assert arguments[arguments.index("--slots") + 1] == "3"
-    two = up(directory="two", BLOOM_UP_SLOTS="0")
-    assert not any("worker" in process.cmdline() for process in two.descendants())
-    assert "Executor" not in two.printed
-
-
-def test_a_setting_that_cannot_be_is_refused_before_anything_starts(up: Starter, tmp_path: Path) -> None:
-    one = up(wait=False, BLOOM_UP_SLOTS="many")
+def test_a_setting_that_cannot_be_is_refused_before_anything_starts(up: Starter) -> None:
+    one = up(wait=False, fresh=True, BLOOM_UP_SLOTS="many")
     assert one.finish() == 2
     assert "BLOOM_UP_SLOTS" in one.printed
-    assert not data_dir_of(tmp_path).exists()
+    assert not one.data_dir.exists()
 
 
-def test_no_secret_is_in_a_command_line_or_in_the_workers_environment(up: Starter, tmp_path: Path) -> None:
+def test_no_secret_is_in_a_command_line_or_in_the_workers_environment(up: Starter) -> None:
     one = up(BLOOM_UP_SLOTS="1", RUNTIME_API_KEY="key-of-this-runtime", MINIO_SECRET_KEY="key-of-the-store")
-    password = (data_dir_of(tmp_path) / "postgres.password").read_text().strip()
+    password = (one.data_dir / "postgres.password").read_text().strip()
     for process in one.descendants():
         with suppress(psutil.NoSuchProcess):
             arguments = " ".join(process.cmdline())
@@ -352,32 +350,30 @@ def test_no_secret_is_in_a_command_line_or_in_the_workers_environment(up: Starte
     assert environment["BLOOM_API_KEY"] == "key-of-this-runtime"
     assert not {"DATABASE_URL", "RUNTIME_API_KEY", "MINIO_SECRET_KEY"} & set(environment)
     assert password not in " ".join(environment.values())
-    logs = [path.read_text() for path in (data_dir_of(tmp_path) / "logs").iterdir()]
+    logs = [path.read_text() for path in (one.data_dir / "logs").iterdir()]
     for text in [one.printed, *logs]:
         assert password not in text
         assert "key-of-this-runtime" not in text
 
 
 def test_without_a_key_it_does_not_listen_to_other_machines(up: Starter) -> None:
-    one = up(wait=False, BLOOM_HOST="0.0.0.0")  # noqa: S104
+    one = up(wait=False, fresh=True, BLOOM_HOST="0.0.0.0")  # noqa: S104
     assert one.finish() == 1
     assert "RUNTIME_API_KEY" in one.printed
 
 
-def test_a_runtime_that_cannot_start_shows_the_end_of_its_log_and_no_secret(up: Starter, tmp_path: Path) -> None:
-    one = up(wait=False, DATABASE_URL="postgresql://me:hidden-word@127.0.0.1:1/none?connect_timeout=2")
+def test_a_runtime_that_cannot_start_shows_the_end_of_its_log_and_no_secret(up: Starter) -> None:
+    one = up(wait=False, fresh=True, DATABASE_URL="postgresql://me:hidden-word@127.0.0.1:1/none?connect_timeout=2")
     assert one.finish() == 1
     assert "the runtime stopped while it started" in one.printed
-    assert str(data_dir_of(tmp_path) / "logs" / "runtime.log") in one.printed
+    assert str(one.data_dir / "logs" / "runtime.log") in one.printed
     assert "  | " in one.printed
     assert "hidden-word" not in one.printed
 
 
-def test_the_database_that_database_url_names_is_used_instead_of_an_own_one(up: Starter, tmp_path: Path) -> None:
-    one = up(directory="one")
-    url = one.child("serve").environ()["DATABASE_URL"]
-    two = up(directory="two", DATABASE_URL=url)
-    task = create_task(one.url)
-    assert task_of(two.url, task)["id"] == task
-    assert not (data_dir_of(tmp_path, "two") / "postgres").exists()
-    two.stop()
+def test_the_database_that_database_url_names_is_used_instead_of_an_own_one(running: Up, up: Starter) -> None:
+    other = up(fresh=True, DATABASE_URL=running.child("serve").environ()["DATABASE_URL"])
+    task = create_task(other.url)
+    assert task_of(running.url, task)["id"] == task
+    assert not (other.data_dir / "postgres").exists()
+    other.stop()

@@ -1,11 +1,11 @@
 """The client over real sockets: streams, cuts, silence, and proxies of the environment."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+from tests.stubs.raw_server import raw_server
 
 from bloom.client import RuntimeClient, RuntimeUnreachable, SseMessage
 
@@ -14,39 +14,28 @@ SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTra
 
 
 class RawServer:
-    """Answers each connection with the next list of byte pieces, each in a write of its own, and closes it."""
+    """Answers each connection with the next list of byte pieces, each in a write of its own, and closes it.
+
+    At b"..." it falls silent instead.
+    """
 
     def __init__(self, *answers: list[bytes]) -> None:
         self.requests: list[str] = []
         self._answers = list(answers)
-        self.silent = asyncio.Event()
-        """An answer that ends in b"..." stays open until this is set."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
         for piece in self._answers.pop(0):
             if piece == b"...":
-                await self.silent.wait()
-                break
+                await asyncio.Event().wait()
             writer.write(piece)
             await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def listening(server: RawServer) -> AsyncGenerator[str]:
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    finally:
-        server.silent.set()
-        listener.close()
 
 
 def with_server(server_of: Callable[[], RawServer], use: Callable[[RawServer, RuntimeClient], Awaitable[T]]) -> T:
     async def run() -> T:
         server = server_of()
-        async with listening(server) as url, RuntimeClient(url, "k", timeout_sec=5) as client:
+        async with raw_server(server.serve) as url, RuntimeClient(url, "k", timeout_sec=5) as client:
             return await use(server, client)
 
     return asyncio.run(run())

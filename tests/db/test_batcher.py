@@ -15,11 +15,6 @@ PATIENCE_SEC = 5
 Outcomes = Sequence[int | BloomError]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Flushes:
     """Records batches; each waits until it is let through, then answers by `answer`."""
 

@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -49,7 +50,14 @@ EmbeddedPostgres(data_dir).start(interrupted=die_inside)
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
+    """A data directory that is not there yet."""
     return tmp_path / "data"
+
+
+@pytest.fixture
+def made_dir(made_database: Path, data_dir: Path) -> Path:
+    """A data directory whose cluster has been made."""
+    return shutil.copytree(made_database, data_dir)
 
 
 @contextmanager
@@ -113,9 +121,9 @@ def test_a_new_directory_becomes_a_private_database_that_wants_a_password(data_d
     assert not socket_dir.exists()
 
 
-def test_what_keeps_data_safe_stays_on_whatever_the_caller_sets(data_dir: Path) -> None:
+def test_what_keeps_data_safe_stays_on_whatever_the_caller_sets(made_dir: Path) -> None:
     unsafe = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "listen_addresses": "*"}
-    with EmbeddedPostgres(data_dir, settings={"max_connections": 77, **unsafe}) as postgres:
+    with EmbeddedPostgres(made_dir, settings={"max_connections": 77, **unsafe}) as postgres:
         url = postgres.start()
         assert ask(url, b"show max_connections") == "77"
         for name in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums"):
@@ -123,8 +131,8 @@ def test_what_keeps_data_safe_stays_on_whatever_the_caller_sets(data_dir: Path) 
         assert ask(url, b"show listen_addresses") == ""
 
 
-def test_data_and_address_are_kept_from_one_start_to_the_next(data_dir: Path) -> None:
-    postgres = EmbeddedPostgres(data_dir)
+def test_data_and_address_are_kept_from_one_start_to_the_next(made_dir: Path) -> None:
+    postgres = EmbeddedPostgres(made_dir)
     first = postgres.start()
     keep_a_row(first)
     postgres.stop()
@@ -136,41 +144,42 @@ def test_data_and_address_are_kept_from_one_start_to_the_next(data_dir: Path) ->
 
 
 def test_no_secret_and_no_statement_is_in_argv_environment_or_log(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    made_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME_API_KEY", "key-of-the-runtime")
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(made_dir) as postgres:
         url = postgres.start()
         with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute("create table prompts (prompt text unique)")
             connection.execute("insert into prompts values ('a private prompt'), ('a private prompt')")
-        password = (data_dir / "postgres.password").read_text().strip()
+        password = (made_dir / "postgres.password").read_text().strip()
         server = psutil.Process(postgres.pid)
         assert password not in " ".join(server.cmdline())
         assert not {"RUNTIME_API_KEY", "DATABASE_URL"} & set(server.environ())
-    log = (data_dir / "postgres.log").read_text()
+    log = (made_dir / "postgres.log").read_text()
     assert "duplicate key" in log
     assert "private prompt" not in log
     assert password not in log
 
 
-def test_a_second_supervisor_of_the_same_directory_is_refused(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as first:
+def test_a_second_supervisor_of_the_same_directory_is_refused(made_dir: Path) -> None:
+    with EmbeddedPostgres(made_dir) as first:
         with pytest.raises(ConfigurationError) as refused:
-            EmbeddedPostgres(data_dir).start()
+            EmbeddedPostgres(made_dir).start()
         assert refused.value.code == "data_dir_in_use"
         assert refused.value.detail["held_by_pid"] == str(os.getpid())
         assert ask(first.start(), b"select 1") == "1"
 
 
-def test_two_directories_run_side_by_side(tmp_path: Path) -> None:
-    with EmbeddedPostgres(tmp_path / "one") as one, EmbeddedPostgres(tmp_path / "two") as two:
+def test_two_directories_run_side_by_side(made_dir: Path, made_database: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(made_database, tmp_path / "other")
+    with EmbeddedPostgres(made_dir) as one, EmbeddedPostgres(other) as two:
         keep_a_row(one.start())
         assert ask(two.start(), b"select to_regclass('kept') is null") == "True"
 
 
-def test_the_server_lives_in_a_session_of_its_own_where_ctrl_c_does_not_reach_it(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
+def test_the_server_lives_in_a_session_of_its_own_where_ctrl_c_does_not_reach_it(made_dir: Path) -> None:
+    with EmbeddedPostgres(made_dir) as postgres:
         assert postgres.pid is not None
         assert os.getsid(postgres.pid) == postgres.pid
 
@@ -183,30 +192,30 @@ def test_kill_9_in_the_middle_of_initdb_repairs_itself(data_dir: Path) -> None:
         assert ask(postgres.start(), b"select current_database()") == "bloom"
 
 
-def test_a_server_whose_supervisor_was_killed_is_replaced_at_the_next_start(data_dir: Path) -> None:
-    with supervisor_in_another_process(data_dir) as (supervisor, url, orphan):
+def test_a_server_whose_supervisor_was_killed_is_replaced_at_the_next_start(made_dir: Path) -> None:
+    with supervisor_in_another_process(made_dir) as (supervisor, url, orphan):
         keep_a_row(url)
         supervisor.kill()
     assert psutil.pid_exists(orphan)
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(made_dir) as postgres:
         wait_until_gone(orphan)
         assert postgres.pid != orphan
         assert kept_row(postgres.start()) == "acknowledged"
 
 
-def test_kill_9_of_everything_loses_nothing_and_needs_no_repair(data_dir: Path) -> None:
-    with supervisor_in_another_process(data_dir) as (supervisor, url, pid):
+def test_kill_9_of_everything_loses_nothing_and_needs_no_repair(made_dir: Path) -> None:
+    with supervisor_in_another_process(made_dir) as (supervisor, url, pid):
         keep_a_row(url)
         doomed = [supervisor.pid, pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
         for victim in doomed:
             with suppress(ProcessLookupError):  # it fell with the one before it
                 os.kill(victim, signal.SIGKILL)
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(made_dir) as postgres:
         assert kept_row(postgres.start()) == "acknowledged"
 
 
-def test_backends_that_outlive_their_postmaster_do_not_block_the_next_start(data_dir: Path) -> None:
-    with supervisor_in_another_process(data_dir) as (supervisor, url, pid), psycopg.connect(url) as busy:
+def test_backends_that_outlive_their_postmaster_do_not_block_the_next_start(made_dir: Path) -> None:
+    with supervisor_in_another_process(made_dir) as (supervisor, url, pid), psycopg.connect(url) as busy:
         keep_a_row(url)
         backend = busy.info.backend_pid
         # A stopped backend does not notice that its postmaster died.
@@ -214,13 +223,13 @@ def test_backends_that_outlive_their_postmaster_do_not_block_the_next_start(data
         os.kill(supervisor.pid, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
         wait_until_gone(pid)
-        with EmbeddedPostgres(data_dir) as postgres:
+        with EmbeddedPostgres(made_dir) as postgres:
             assert kept_row(postgres.start()) == "acknowledged"
             wait_until_gone(backend)
 
 
-def test_a_server_that_died_is_started_again_by_the_same_supervisor(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
+def test_a_server_that_died_is_started_again_by_the_same_supervisor(made_dir: Path) -> None:
+    with EmbeddedPostgres(made_dir) as postgres:
         url = postgres.start()
         keep_a_row(url)
         assert postgres.pid is not None
@@ -232,8 +241,8 @@ def test_a_server_that_died_is_started_again_by_the_same_supervisor(data_dir: Pa
         assert kept_row(url) == "acknowledged"
 
 
-def test_a_server_whose_socket_was_removed_is_unreachable_until_it_is_started_again(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
+def test_a_server_whose_socket_was_removed_is_unreachable_until_it_is_started_again(made_dir: Path) -> None:
+    with EmbeddedPostgres(made_dir) as postgres:
         url = postgres.start()
         keep_a_row(url)
         assert postgres.reachable
@@ -245,13 +254,13 @@ def test_a_server_whose_socket_was_removed_is_unreachable_until_it_is_started_ag
         assert kept_row(url) == "acknowledged"
 
 
-def test_a_stale_pid_file_that_names_a_living_process_harms_neither(data_dir: Path) -> None:
-    with EmbeddedPostgres(data_dir):
-        lines = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
+def test_a_stale_pid_file_that_names_a_living_process_harms_neither(made_dir: Path) -> None:
+    with EmbeddedPostgres(made_dir):
+        lines = (made_dir / "postgres" / "postmaster.pid").read_text().splitlines()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as bystander:
         stale = "\n".join([str(bystander.pid), *lines[1:]])
-        (data_dir / "postgres" / "postmaster.pid").write_text(stale + "\n")
-        with EmbeddedPostgres(data_dir) as postgres:
+        (made_dir / "postgres" / "postmaster.pid").write_text(stale + "\n")
+        with EmbeddedPostgres(made_dir) as postgres:
             assert ask(postgres.start(), b"select 1") == "1"
         assert bystander.poll() is None
         bystander.kill()
@@ -311,25 +320,25 @@ def hide_the_wheel_behind(programs: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_where_namespaces_are_closed_root_runs_it_under_another_account(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    made_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(made_dir) as postgres:
         keep_a_row(postgres.start())
         own = os.geteuid()
-        assert (data_dir / "postgres" / "base").stat().st_uid == own
+        assert (made_dir / "postgres" / "base").stat().st_uid == own
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "setpriv").symlink_to("/usr/bin/setpriv")
     monkeypatch.setenv("PATH", str(programs))  # no `unshare`
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(made_dir) as postgres:
         assert kept_row(postgres.start()) == "acknowledged"
         assert postgres.pid is not None
         assert (psutil.Process(postgres.pid).uids().effective == 0) is False
-        assert ((data_dir / "postgres" / "base").stat().st_uid == own) is (own != 0)
+        assert ((made_dir / "postgres" / "base").stat().st_uid == own) is (own != 0)
     monkeypatch.undo()
-    with EmbeddedPostgres(data_dir) as postgres:
+    with EmbeddedPostgres(made_dir) as postgres:
         assert kept_row(postgres.start()) == "acknowledged"
-        assert (data_dir / "postgres" / "base").stat().st_uid == own
+        assert (made_dir / "postgres" / "base").stat().st_uid == own
 
 
 def test_the_socket_directory_is_never_one_that_somebody_else_prepared(tmp_path: Path) -> None:

@@ -9,16 +9,11 @@ import pytest
 from psycopg.rows import DictRow, dict_row
 from tests.real_postgres import FreshDatabase
 
-from bloom.db.hub import CHANNEL, MAX_PAYLOAD_BYTES, QUEUE, Hub, notify, task_topic
+from bloom.db.hub import CHANNEL, EVERYTHING, MAX_PAYLOAD_BYTES, QUEUE, Hub, notify, task_topic
 
 pytestmark = pytest.mark.anyio
 PATIENCE_SEC = 5
 AT_ONCE_SEC = 0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @asynccontextmanager
@@ -74,21 +69,23 @@ async def test_news_come_with_the_commit_and_not_at_all_with_a_rollback(database
             assert await queue.wait(PATIENCE_SEC)
 
 
-async def test_many_topics_are_one_notification_and_too_many_wake_everybody(database: FreshDatabase) -> None:
+async def test_many_topics_are_one_notification_and_too_many_tasks_wake_whoever_follows_one(
+    database: FreshDatabase,
+) -> None:
     async with connected(database) as listener, connected(database) as connection:
         await listener.set_autocommit(True)
         await listener.execute(f"listen {CHANNEL}")
         for count in (0, 1, 3, 100):
-            await notify(connection, (task_topic(f"{n:036}") for n in range(count)))
+            await notify(connection, [*(task_topic(f"{n:036}") for n in range(count)), *([QUEUE] if count else [])])
             await connection.commit()
         payloads = [n.payload async for n in listener.notifies(timeout=PATIENCE_SEC, stop_after=3)]
-    assert [len(payload.split()) for payload in payloads] == [1, 3, 1] and payloads[-1] == "*"
+    assert [len(payload.split()) for payload in payloads] == [2, 4, 2] and payloads[-1] == f"task:* {QUEUE}"
     assert all(len(payload.encode()) <= MAX_PAYLOAD_BYTES for payload in payloads)
 
     async with listening(database) as hub:
-        with hub.subscribe("nothing to do with it") as a, hub.subscribe(QUEUE) as b:
+        with hub.subscribe(task_topic("one")) as a, hub.subscribe(EVERYTHING) as b, hub.subscribe(QUEUE) as queue:
             await announce(database, *(task_topic(f"{n:036}") for n in range(100)))
-            assert await a.wait(PATIENCE_SEC) and await b.wait(PATIENCE_SEC)
+            assert await a.wait(PATIENCE_SEC) and await b.wait(PATIENCE_SEC) and not await queue.wait(AT_ONCE_SEC)
 
 
 async def test_news_between_two_waits_are_not_missed_and_count_once(database: FreshDatabase) -> None:

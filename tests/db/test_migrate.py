@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from tests.real_postgres import FreshDatabase, eventually
 
 import bloom.db.migrations.versions as versions
 from bloom.base.errors import Unavailable
 from bloom.db.migrate import ADVISORY_LOCK, HEAD, UnknownSchema, current_revision, upgrade
-from bloom.db.queries import load_queries
 
 START_SEC = 30
 
@@ -108,65 +109,20 @@ def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
         assert refused.value.code == "database_unavailable" and str(tmp_path) not in refused.value.message
 
 
-HOT = {
-    ("bloom.tasks.store", "leases.sql", "lock_candidates"): {
-        "groups": '[{"n": 0, "labels": [], "slots": 4}]', "workers": ["w"], "seen": [], "now": None,
-    },
-    ("bloom.tasks.store", "leases.sql", "promote_due"): {"now": None},
-    ("bloom.tasks.store", "leases.sql", "any_fresh_claimable"): {"now": None},
-    ("bloom.tasks.store", "leases.sql", "lock_tasks"): {"ids": ["t1", "t2"]},
-    ("bloom.tasks.store", "leases.sql", "leasable"): {"ids": ["t1"]},
-    ("bloom.tasks.store", "leases.sql", "task_states"): {"ids": ["t1"]},
-    ("bloom.tasks.store", "leases.sql", "extend_many"): {"items": '[{"lease_id": "l1"}]', "now": None},
-    ("bloom.tasks.store", "leases.sql", "grant_many"): {"items": '[{"task_id": "t1", "lease_id": "x"}]', "now": None},
-    ("bloom.tasks.store", "leases.sql", "expire_many"): {"ids": ["t1"], "actor": "a", "now": None},
-    ("bloom.tasks.store", "leases.sql", "remove_worker"): {"worker_id": "w1", "actor": "a", "now": None},
-    ("bloom.tasks.store", "completions.sql", "complete_many"): {"items": '[{"task_id": "t1"}]', "now": None, "free_deaths": 3},
-    ("bloom.tasks.store", "leases.sql", "lock_expired"): {"limit": 10, "now": None},
-    ("bloom.tasks.store", "leases.sql", "leases_of_worker"): {"worker_id": "w"},
-    ("bloom.tasks.store", "leases.sql", "leases_of_request"): {"worker_ids": ["w1"], "request_ids": ["r1"]},
-    ("bloom.tasks.store", "leases.sql", "leases_page"): {"status": None, "before": None, "limit": 10},
-    ("bloom.tasks.store", "tasks.sql", "page"): {"cut": 10, "before": None, "limit": 10},
-    ("bloom.tasks.store", "tasks.sql", "page_by_status"): {
-        "cut": 10, "before": None, "limit": 10, "status": "completed"
-    },
-    ("bloom.tasks.store", "completions.sql", "results_by_leases"): {"lease_ids": ["l1"]},
-    ("bloom.tasks.store", "completions.sql", "results_by_task"): {"task_id": "t1", "cut": 10},
-    ("bloom.tasks.store", "events.sql", "events_after"): {"task_id": "t1", "after": 0, "limit": 10},
-    ("bloom.workers", "queries.sql", "by_ids"): {"ids": ["w"]},
-    ("bloom.audit", "queries.sql", "page"): {"before": None, "limit": 10},
-    ("bloom.artifacts", "queries.sql", "page"): {"before": None, "limit": 10, "cut": 10},
-    ("bloom.artifacts", "queries.sql", "page_of_task"): {"before": None, "limit": 10, "cut": 10, "task_id": "t1"},
-    ("bloom.artifacts", "queries.sql", "to_move"): {"limit": 10},
-}  # fmt: skip
-
-
-def test_what_is_asked_all_the_time_reads_no_large_table_whole(database: FreshDatabase) -> None:
-    for statement in (
-        """insert into bloom.tasks (id, context_id, agent_slug, prompt, timeout_sec, budget, desired_format, status)
-           select 't' || n, 'c' || n, 'a', 'p', 1, 0, 'text', case when n %% 100 = 0 then 'queued' else 'completed' end
-           from generate_series(1, 20000) n""",
-        """insert into bloom.leases (id, task_id, worker_id, context_id, status, expires_at, ttl_seconds, ended_at, request_id)
-           select 'l' || n, 't' || n, 'w' || n %% 50, 'c' || n, 'released', now(), 1, now(), 'r' || n
-           from generate_series(1, 20000) n""",
-        """insert into bloom.results (id, task_id, lease_id, worker_id, status, metrics, digest)
-           select 'r' || n, 't' || n, 'l' || n, 'w', 'error', '{}', '' from generate_series(1, 20000) n""",
-        """insert into bloom.artifacts (id, task_id, job_id, type, content_type, size_bytes, sha256, place, content)
-           select 'a' || n, 't' || n, 't' || n, 'r', 'text/plain', 1, repeat('0', 64), 'inline', 'x'
-           from generate_series(1, 20000) n""",
-        """insert into bloom.uploads (id, task_id, kept) select 'u' || n, 't' || n, true from generate_series(1, 20000) n""",
-        """insert into bloom.task_events (task_id, id, lease_id, seq, type, data)
-           select 't' || n %% 1000 + 1, n, 'l' || n, 1, 't', '{}' from generate_series(1, 20000) n""",
-        """insert into bloom.audit_log (action, entity_type, entity_id, actor)
-           select 'task_created', 'task', 't' || n, 'a' from generate_series(1, 20000) n""",
-        "analyze",
-    ):
-        database.edit(statement)
-    slow: dict[str, str] = {}
-    with database.connect() as connection:
-        for (package, file, name), params in HOT.items():
-            query = load_queries(package, file)[name]
-            plan = "\n".join(str(row["QUERY PLAN"]) for row in connection.execute(b"explain " + query, params))
-            if "Seq Scan on" in plan.replace("Seq Scan on workers", ""):
-                slow[name] = plan
-    assert not slow, "\n\n".join(f"{name}\n{plan}" for name, plan in slow.items())
+def test_what_the_first_release_has_stored_is_counted_and_kept(database: FreshDatabase) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(versions.__path__[0]).parent))
+    config.attributes["database_url"] = database.url
+    command.downgrade(config, "0001")
+    database.edit("""
+        insert into bloom.tasks (id, context_id, agent_slug, prompt, timeout_sec, budget, desired_format, status,
+                                 concurrency_key)
+        select 't' || n, 'c', 'a', 'p', 1, 0, 'text', case when n <= 3 then 'queued' else 'dead' end, 'k'
+        from generate_series(1, 5) n""")
+    before = database.rows("select id, status, concurrency_key from bloom.tasks order by id")
+    assert upgrade(database.url) == revisions()[1:]
+    assert database.rows("select id, status, concurrency_key from bloom.tasks order by id") == before
+    assert database.rows("select queued, dead, completed, leases from bloom.counts") == [
+        {"queued": 3, "dead": 2, "completed": 0, "leases": 0}
+    ]
+    assert database.value("select bool_and(turn) from bloom.tasks")

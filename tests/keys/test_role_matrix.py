@@ -112,16 +112,16 @@ def test_without_a_key_every_guarded_route_is_unauthorized(keyed: Replica) -> No
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.ADMIN])
-def test_a_path_without_a_route_is_the_admins_alone(keyed: Replica, role: Role) -> None:
-    key = create_key(keyed, role)["key"]
+def test_a_path_without_a_route_is_the_admins_alone(quiet_keyed: Replica, role: Role) -> None:
+    key = create_key(quiet_keyed, role, f"{role} without a route")["key"]
     for method, path in (
         ("GET", f"{API}/nowhere"),
         ("GET", f"{API}/keys/"),
         ("DELETE", f"{API}/llm-tasks"),
         ("GET", API),
     ):
-        assert call(keyed, key, method, path).status_code == 403, path
-    assert call(keyed, None, "GET", "/nowhere").status_code == 404
+        assert call(quiet_keyed, key, method, path).status_code == 403, path
+    assert call(quiet_keyed, None, "GET", "/nowhere").status_code == 404
 
 
 @pytest.mark.parametrize(("role", "sees"), [(Role.READER, True), (Role.WORKER, False), (Role.JOIN, False)])
@@ -136,9 +136,9 @@ def test_a_page_shows_tasks_to_readers_and_nothing_to_workers(keyed: Replica, ro
 @pytest.mark.parametrize(
     "written", ["/llm-tasks", "/llm%2Dtasks", "//llm-tasks", "/llm-tasks/", "/./llm-tasks", "/keys%2f"]
 )
-def test_no_way_of_writing_a_path_gets_around_its_rule(keyed: Replica, written: str) -> None:
-    with shown(keyed, create_key(keyed, Role.WORKER)["key"]) as api:
-        answer = api.http.send(httpx.Request("GET", keyed.url + API + written, headers=api.http.headers))
+def test_no_way_of_writing_a_path_gets_around_its_rule(quiet_keyed: Replica, written: str) -> None:
+    with shown(quiet_keyed, create_key(quiet_keyed, Role.WORKER, f"for {written}")["key"]) as api:
+        answer = api.http.send(httpx.Request("GET", quiet_keyed.url + API + written, headers=api.http.headers))
     assert answer.status_code in (403, 404), written
     assert told(answer, answer.status_code)["code"] in ("forbidden", "not_found")
 

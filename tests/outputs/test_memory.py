@@ -14,7 +14,7 @@ from tests.real_runtime import told
 from tests.real_worker import NO_LIMITS, RealWorker
 
 MIB = 1024 * 1024
-SIZE = 224 * MIB
+SIZE = 112 * MIB
 MOST_GROWTH = 64 * MIB
 BLOCK = b"".join(f"{n:015}\n".encode() for n in range(MIB // 16))
 
@@ -32,7 +32,7 @@ def blocks() -> Iterator[bytes]:
         yield f"{n:015}\n".encode() + BLOCK[16:]
 
 
-def test_an_output_of_224_mib_goes_up_and_down_with_less_than_64_mib(
+def test_an_output_of_112_mib_goes_up_and_down_with_less_than_64_mib(
     served: StartServed, database: FreshDatabase
 ) -> None:
     server = served()
@@ -57,7 +57,7 @@ def test_an_output_of_224_mib_goes_up_and_down_with_less_than_64_mib(
     assert grown < MOST_GROWTH, f"{grown / MIB:.0f} MiB"
 
 
-def test_a_worker_brings_224_mib_of_a_program_with_less_than_64_mib(
+def test_a_worker_brings_112_mib_of_a_program_with_less_than_64_mib(
     served: StartServed, database: FreshDatabase, tmp_path: Path
 ) -> None:
     server = served()

@@ -20,11 +20,6 @@ KIB = 1024
 LIMIT = 64 * KIB
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bloom.worker.executors.growing_output.IN_MEMORY_BYTES", LIMIT)

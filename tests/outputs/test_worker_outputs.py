@@ -1,17 +1,16 @@
 """The worker brings large outputs to the runtime: from its disk, through cuts, and never a wrong one."""
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.outputs.cutting_proxy import cutting_proxy
-from tests.outputs.uploads import downloaded
+from tests.outputs.uploads import downloaded, large
 from tests.real_postgres import FreshDatabase, eventually
 from tests.real_runtime import Replica, StartReplica, told
+from tests.stubs.cutting_proxy import cutting_proxy
 from tests.worker.worker_daemon import (
     NO_LIMITS,
     PACE,
@@ -20,7 +19,6 @@ from tests.worker.worker_daemon import (
     daemon,
     spooled,
     success,
-    worker_directory,
 )
 
 from bloom.worker.executors.interface import Emit, Report, RunTask, StopSignal
@@ -29,27 +27,14 @@ from bloom.worker.spool import RunEntry, Spool
 
 pytestmark = pytest.mark.anyio
 
-__all__ = ["worker_directory"]
-
 MIB = 1024 * 1024
 
 T = TypeVar("T")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def options(url: str) -> WorkerOptions:
     pace = replace(PACE, extend_sec=0.5)
     return WorkerOptions(url, None, "w1", 1, "auto", None, grace_sec=0, pace=pace)
-
-
-def large(size: int) -> str:
-    """A text of `size` characters that does not repeat."""
-    source = random.Random(size)  # noqa: S311 - no secret
-    return "".join(f"{source.random():.15f}\n" for _ in range(size // 18 + 1))[:size]
 
 
 def answering(output: str) -> ScriptedExecutor:
@@ -77,7 +62,7 @@ def artifact_of(runtime: Replica, task_id: str) -> bytes:
 async def test_a_large_output_is_uploaded_before_its_completion(
     runtime: Replica, database: FreshDatabase, worker_directory: Path
 ) -> None:
-    output = large(9 * MIB)
+    output = large(9 * MIB).decode()
     task = runtime.create()
     async with daemon(options(runtime.url), answering(output)):
         await ended(runtime, task["id"])
@@ -110,13 +95,13 @@ async def test_an_output_that_grows_as_json_is_uploaded_too(
 async def test_an_upload_that_is_cut_goes_on_where_it_was(
     runtime: Replica, database: FreshDatabase, worker_directory: Path
 ) -> None:
-    output = large(24 * MIB)
+    output = large(24 * MIB).decode()
     task = runtime.create()
-    cuts = [1, 300, 100_001, 3 * MIB + 17, 200, 16 * MIB + 5, 1_000_003, 7 * MIB]
-    async with cutting_proxy(runtime.url, cuts) as proxy:
+    with cutting_proxy(runtime.url) as proxy:
+        proxy.upload_cuts += [1, 300, 100_001, 3 * MIB + 17, 200, 16 * MIB + 5, 1_000_003, 7 * MIB]
         async with daemon(options(proxy.url), answering(output)):
             await ended(runtime, task["id"])
-        assert not proxy.cuts
+        assert not proxy.upload_cuts
     assert artifact_of(runtime, task["id"]).decode() == output
     (result,) = told(runtime.get(f"/llm-tasks/{task['id']}/results"))
     assert result["truncated"] is True
@@ -125,7 +110,7 @@ async def test_an_upload_that_is_cut_goes_on_where_it_was(
 async def test_a_daemon_that_was_killed_while_it_uploaded_goes_on_after_its_restart(
     runtime: Replica, database: FreshDatabase, worker_directory: Path
 ) -> None:
-    output = large(40 * MIB)
+    output = large(24 * MIB).decode()
     task = runtime.create()
     executor = answering(output)
     killed = DaemonUnderTest(options(runtime.url), executor, NO_LIMITS, None)
@@ -181,7 +166,7 @@ async def test_an_output_over_the_limit_of_the_runtime_is_an_error_that_says_so(
 async def test_the_beginning_of_an_output_whose_lease_was_lost_can_be_read(
     runtime: Replica, database: FreshDatabase, worker_directory: Path
 ) -> None:
-    output = large(9 * MIB)
+    output = large(9 * MIB).decode()
 
     async def lose_then_answer(task: RunTask, emit: Emit, stop: StopSignal) -> Report:
         database.expire(task.lease_id)
@@ -201,7 +186,7 @@ async def test_the_beginning_of_an_output_whose_lease_was_lost_can_be_read(
 async def test_an_output_that_arrived_damaged_is_sent_anew(
     runtime: Replica, database: FreshDatabase, worker_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = large(9 * MIB)
+    output = large(9 * MIB).decode()
     task = runtime.create()
     store = runtime.services.uploading
     append = store._append  # pyright: ignore[reportPrivateUsage]

@@ -1,6 +1,7 @@
 """Calls of tests that upload outputs."""
 
 import hashlib
+import random
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,11 @@ import httpx
 from tests.real_runtime import API, Api, refused, told
 
 Lease = dict[str, Any]
+
+
+def large(size: int) -> bytes:
+    """A text of `size` bytes that does not repeat."""
+    return random.Random(size).randbytes(size // 2 + 1).hex().encode()[:size]  # noqa: S311 - no secret
 
 
 def put(api: Api, lease: Lease, offset: int, content: bytes | Iterable[bytes] = b"", **more: str) -> httpx.Response:

@@ -68,9 +68,9 @@ def test_an_extend_of_nothing_is_a_sign_of_life_and_without_a_board_the_last_one
         [],
     ],
 )
-def test_a_board_that_cannot_be_is_refused(runtime: Replica, board: Any) -> None:
-    runtime.register()
-    assert refused(runtime.post("/workers/worker/extend", {"leases": [], "board": board}), 400) == "invalid"
+def test_a_board_that_cannot_be_is_refused(quiet_runtime: Replica, board: Any) -> None:
+    quiet_runtime.register()
+    assert refused(quiet_runtime.post("/workers/worker/extend", {"leases": [], "board": board}), 400) == "invalid"
 
 
 def test_boards_of_several_workers_are_not_mixed_up(runtime: Replica, database: FreshDatabase) -> None:

@@ -1,10 +1,7 @@
 """Two things at once, forced into each order by a third party that holds what the first one needs to end."""
 
 import asyncio
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,81 +10,14 @@ import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
 from tests.real_postgres import FreshDatabase
-from tests.real_runtime import Replica, StartReplica, refused, told
+from tests.real_runtime import Replica, refused, told
 from tests.runtime.invariants import check_invariants
+from tests.runtime.racing import Race, later
 
 from bloom.base.ids import LeaseId, TaskId
 from bloom.tasks.schemas import NewEvent
 from bloom.tasks.service.holding import EventsCall
 from bloom.tasks.store import leases
-
-
-@dataclass
-class Race:
-    """Two replicas, a worker, and a task that it holds."""
-
-    first: Replica
-    second: Replica
-    database: FreshDatabase
-    task_id: str = ""
-    lease_id: str = ""
-
-    def in_order(self, first: Callable[[Replica], Any], second: Callable[[Replica], Any]) -> tuple[Any, Any]:
-        """What both got: `first` has its locks and cannot end before `second` waits for them."""
-        with later(lambda: first(self.first)) as one, later(lambda: second(self.second)) as two:
-            with self.database.audit_closed():
-                one.start()
-                self.database.wait_until_blocked(1)
-                two.start()
-                self.database.wait_until_blocked(2)
-            return one.result(), two.result()
-
-    def complete(self, api: Replica) -> httpx.Response:
-        return api.complete(self.task_id, self.lease_id)
-
-    def cancel(self, api: Replica) -> httpx.Response:
-        return api.post(f"/llm-tasks/{self.task_id}/cancel")
-
-    def fail(self, api: Replica) -> httpx.Response:
-        return api.fail(self.task_id, self.lease_id)
-
-    def remove_worker(self, api: Replica) -> httpx.Response:
-        return api.delete("/workers/worker")
-
-    def status(self) -> str:
-        return self.first.task(self.task_id)["status"]
-
-
-class Later:
-    """A call that a thread makes on command."""
-
-    def __init__(self, pool: ThreadPoolExecutor, call: Callable[[], Any]) -> None:
-        self._pool = pool
-        self._call = call
-        self._made: Future[Any] | None = None
-
-    def start(self) -> None:
-        self._made = self._pool.submit(self._call)
-
-    def result(self) -> Any:
-        assert self._made is not None
-        return self._made.result(10)
-
-
-@contextmanager
-def later(call: Callable[[], Any]) -> Generator[Later]:
-    """`call`, to be started; at the end it has been waited for."""
-    with ThreadPoolExecutor(1) as pool:
-        yield Later(pool, call)
-
-
-@pytest.fixture
-def race(start_replica: StartReplica, database: FreshDatabase) -> Race:
-    race = Race(start_replica(), start_replica(), database)
-    race.first.register(slots=4)
-    task, lease = race.first.leased()
-    race.task_id, race.lease_id = task["id"], lease["id"]
-    return race
 
 
 def test_a_completion_that_comes_before_a_cancel_wins(race: Race) -> None:
@@ -124,7 +54,7 @@ def test_the_first_of_two_cancels_wins_and_the_other_changes_nothing(race: Race)
 
 def test_a_completion_that_comes_after_the_reaper_changes_nothing(race: Race) -> None:
     race.database.expire(race.lease_id)
-    reaped, completed = race.in_order(lambda api: api.reap(), race.complete)
+    reaped, completed = race.in_order(race.reap, race.complete)
     assert reaped == [race.task_id]
     assert refused(completed, 409) == "lease_lost" and race.status() == "queued"
     check_invariants(race.database)
@@ -132,32 +62,21 @@ def test_a_completion_that_comes_after_the_reaper_changes_nothing(race: Race) ->
 
 def test_the_reaper_passes_over_a_task_that_is_being_completed(race: Race) -> None:
     race.database.expire(race.lease_id)
-    with later(lambda: race.complete(race.first)) as completing:
-        with race.database.audit_closed():
-            completing.start()
-            race.database.wait_until_blocked()
-            assert race.second.reap() == []
-        assert told(completing.result())["task"]["status"] == "completed"
+    completed, reaped = race.within(race.complete, race.reap)
+    assert reaped == [] and told(completed)["task"]["status"] == "completed"
     assert race.second.reap() == []
     check_invariants(race.database)
 
 
 def test_two_reapers_at_once_share_the_work(race: Race) -> None:
     race.database.expire(race.lease_id)
-    with later(race.first.reap) as reaping:
-        with race.database.audit_closed():
-            reaping.start()
-            race.database.wait_until_blocked()
-            assert race.second.reap() == []
-        assert reaping.result() == [race.task_id]
+    assert race.within(race.reap, race.reap) == ([race.task_id], [])
     check_invariants(race.database)
 
 
 def test_an_extend_that_comes_after_the_reaper_has_lost(race: Race) -> None:
     race.database.expire(race.lease_id)
-    body = {"leases": [{"lease_id": race.lease_id}]}
-    reaped, extended = race.in_order(lambda api: api.reap(), lambda api: api.post("/workers/worker/extend", body))
-    assert reaped == [race.task_id] and told(extended)["leases"][0]["outcome"] == "lost"
+    assert race.in_order(race.reap, race.extend) == ([race.task_id], "lost")
     assert race.status() == "queued"
     check_invariants(race.database)
 
@@ -236,8 +155,7 @@ def test_a_completion_and_a_removal_meet_in_either_order(race: Race) -> None:
     completed, removed = race.in_order(race.complete, race.remove_worker)
     assert told(completed)["task"]["status"] == "completed" == race.status() and told(removed)["removed"] is True
     race.first.register()
-    task, lease = race.first.leased()
-    race.task_id, race.lease_id = task["id"], lease["id"]
+    race.hold_another()
     removed, completed = race.in_order(race.remove_worker, race.complete)
     assert told(removed)["removed"] is True and refused(completed, 409) == "lease_lost"
     assert race.status() == "queued"

@@ -85,19 +85,19 @@ def test_completions_of_a_worker_that_nobody_knows_change_nothing(runtime: Repli
 
 
 @pytest.mark.parametrize("path", ["/llm-tasks", "/leases", "/artifacts", "/audit"])
-def test_limits_and_cursors_out_of_range_are_refused(runtime: Replica, path: str) -> None:
+def test_limits_and_cursors_out_of_range_are_refused(quiet_runtime: Replica, path: str) -> None:
     for limit in ("0", "-1", "1001", "1.5", "abc", "", "1e3", "true", "9" * 30):
-        answer = runtime.get(path, limit=limit)
+        answer = quiet_runtime.get(path, limit=limit)
         assert refused(answer, 400) == "invalid" and "limit" in answer.json()["error"]["fieldErrors"], limit
     for cursor in ("", "x", "AAAA", "WzFd0", "WyJhIl0", "W10", "WzEsMl0", "WzFlOTld", "\x00", "é", "a" * 3000):
-        answer = runtime.get(path, cursor=cursor)
+        answer = quiet_runtime.get(path, cursor=cursor)
         assert refused(answer, 400) == "invalid" and "cursor" in answer.json()["error"]["fieldErrors"], cursor
 
 
 @pytest.mark.parametrize("path", ["/llm-tasks", "/leases"])
-def test_unknown_filter_values_are_refused(runtime: Replica, path: str) -> None:
+def test_unknown_filter_values_are_refused(quiet_runtime: Replica, path: str) -> None:
     for status in ("other", "", "QUEUED", "queued,leased", "\x00", "1"):
-        answer = runtime.get(path, status=status)
+        answer = quiet_runtime.get(path, status=status)
         assert refused(answer, 400) == "invalid" and "status" in answer.json()["error"]["fieldErrors"], status
 
 

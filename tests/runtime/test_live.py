@@ -12,7 +12,7 @@ from tests.real_runtime import API, Replica, StartReplica, in_background, refuse
 from tests.runtime.invariants import check_invariants
 from tests.streams.sse_reading import Heard, reading
 
-from bloom.db.hub import QUEUE, task_topic
+from bloom.db.hub import task_topic
 
 NEVER_SEC = 50
 """A wait that a test would notice."""
@@ -28,7 +28,7 @@ def append(api: Replica, task_id: str, lease_id: str, *seqs: int) -> httpx.Respo
 
 def waits(replica: Replica, database: FreshDatabase) -> None:
     """Return when a claim waits at `replica`."""
-    eventually(lambda: QUEUE in replica.services.hub.subscriptions, what="a claim that waits")
+    eventually(lambda: replica.services.granting.watch.claims, what="a claim that waits")
     eventually(lambda: database.value("select polling_until is not null from bloom.workers where id = 'worker'"))
 
 
@@ -136,7 +136,7 @@ def test_a_claim_that_waits_ends_when_its_client_hangs_up(runtime: Replica, data
     with socket.create_connection((urlsplit(runtime.url).hostname or "", urlsplit(runtime.url).port or 0)) as caller:
         caller.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         waits(runtime, database)
-    eventually(lambda: QUEUE not in runtime.services.hub.subscriptions, what="the end of the claim")
+    eventually(lambda: not runtime.services.granting.watch.claims, what="the end of the claim")
     task = runtime.create()
     assert runtime.task(task["id"])["status"] == "queued"
 
@@ -159,7 +159,7 @@ def test_a_claim_that_may_not_wait_or_has_waited_is_answered_with_nothing(runtim
     runtime.register()
     assert runtime.claim("worker", "r1") == []
     assert runtime.claim("worker", "r2", wait_sec=0.05) == []
-    assert QUEUE not in runtime.services.hub.subscriptions
+    assert not runtime.services.granting.watch.claims
 
 
 def test_waiting_again_with_the_request_id_of_a_lost_answer_gets_its_leases_at_once(runtime: Replica) -> None:

@@ -9,7 +9,6 @@ from tests.real_postgres import FreshDatabase, eventually
 from tests.real_runtime import Replica, StartReplica, in_background, refused, told
 from tests.runtime.invariants import check_invariants
 
-from bloom.db.hub import QUEUE
 from bloom.server import maintenance
 
 
@@ -32,16 +31,21 @@ def wait_for_claim(database: FreshDatabase, worker_id: str) -> None:
 # --- the lease call ---------------------------------------------------------------------------------------------------
 
 
-def test_the_router_takes_only_workers_that_can(runtime: Replica, database: FreshDatabase) -> None:
+def task_that_nobody_can(runtime: Replica) -> dict[str, Any]:
+    """A new task, and workers called by what keeps each of them from it."""
     for status in ("offline", "syncing", "error", "unknown"):
         runtime.register(status, status=status)
-    runtime.register("no cli", capabilities={"claude_cli": False})
     runtime.register("draining")
     told(runtime.post("/workers/draining/drain"))
     runtime.register("full")
     runtime.leased("full", context_id="other")
-    runtime.register("no label")
-    task = runtime.create(labels=["gpu"])
+    runtime.register("unlabelled")
+    return runtime.create(labels=["gpu"])
+
+
+def test_the_router_takes_only_workers_that_can(runtime: Replica, database: FreshDatabase) -> None:
+    task = task_that_nobody_can(runtime)
+    runtime.register("no cli", capabilities={"claude_cli": False, "labels": ["gpu"]})
     before = database.dump()
     answer = try_to_lease(runtime, task)
     assert refused(answer, 503) == "no_free_worker" and answer.headers["Retry-After"].isdigit()
@@ -51,14 +55,7 @@ def test_the_router_takes_only_workers_that_can(runtime: Replica, database: Fres
 
 
 def test_a_named_worker_that_cannot_is_refused_by_name(runtime: Replica, database: FreshDatabase) -> None:
-    for status in ("offline", "syncing", "error", "unknown"):
-        runtime.register(status, status=status)
-    runtime.register("draining")
-    told(runtime.post("/workers/draining/drain"))
-    runtime.register("full")
-    runtime.leased("full", context_id="other")
-    runtime.register("unlabelled")
-    task = runtime.create(labels=["gpu"])
+    task = task_that_nobody_can(runtime)
     before = database.dump()
     for name in ("offline", "syncing", "error", "unknown", "draining", "full", "unlabelled"):
         answer = try_to_lease(runtime, task, name)
@@ -217,7 +214,7 @@ def test_a_waiting_claim_gets_a_task_as_soon_as_its_time_has_come(
     here.register()
     retried = here.leased("other")[0]["id"]
     with in_background(lambda: here.claim("worker", "r", wait_sec=30)) as claim:
-        eventually(lambda: QUEUE in here.services.hub.subscriptions)
+        eventually(lambda: here.services.granting.watch.claims)
         if waits_for == "run_at":
             task = there.create(run_at=int(time.time() * 1000) + 300)["id"]
         else:

@@ -1,4 +1,6 @@
-"""Each state with each command, attempts left or not, cancel asked or not: the SQL does what `model.next_state` says."""
+"""Each state with each command, by each of its ways, attempts left or not, cancel asked or not: the SQL does what
+`model.next_state` says.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +13,27 @@ from tests.real_runtime import Replica
 from bloom.base.errors import BloomError, Conflict
 from bloom.base.ids import LeaseId, TaskId, WorkerId
 from bloom.tasks.model import FINAL, HELD, Command, LeaseStatus, TaskStatus, next_state
-from bloom.tasks.schemas import Metrics, ReportBody
-from bloom.tasks.service.granting import LeaseRequest
+from bloom.tasks.schemas import Metrics, NewEvent, ReportBody
+from bloom.tasks.service.granting import ClaimRequest, LeaseRequest
+from bloom.tasks.service.holding import EventsCall
+
+WAYS = {
+    "lease call": Command.GRANT,
+    "routed lease call": Command.GRANT,
+    "claim": Command.GRANT,
+    "extend": Command.EXTEND,
+    "heartbeat": Command.EXTEND,
+    "events": Command.EXTEND,
+    "success": Command.COMPLETE,
+    "error": Command.FAIL,
+    "retryable error": Command.RETRY,
+    "hand-back": Command.HAND_BACK,
+    "removal of the worker": Command.HAND_BACK,
+    "reaper": Command.EXPIRE,
+    "cancel": Command.CANCEL,
+    "requeue": Command.REQUEUE,
+}
+"""What a caller does, and what it is to the state machine."""
 
 LEASE_ENDS = {
     TaskStatus.COMPLETED: LeaseStatus.RELEASED,
@@ -70,11 +91,14 @@ def put(database: FreshDatabase, case: Case) -> tuple[TaskId, LeaseId]:
     return TaskId(task_id), LeaseId(lease_id)
 
 
-def issue(runtime: Replica, database: FreshDatabase, command: Command, task_id: TaskId, lease_id: LeaseId) -> bool:
-    """Carry out `command`; whether it was taken. Raises the BloomError of a refusal."""
+def issue(runtime: Replica, database: FreshDatabase, way: str, task_id: TaskId, lease_id: LeaseId) -> bool:
+    """Carry out a command in one of its `WAYS`; whether it was taken. Raises the BloomError of a refusal."""
     services = runtime.services
 
-    def report(*, success: bool, retryable: bool = False, hand_back: bool = False) -> bool:
+    def lease(worker: WorkerId | None) -> bool:
+        return bool(runtime.run(services.granting.lease(LeaseRequest(task_id, worker, 60, "test"))))
+
+    def report(*, success: bool = False, retryable: bool = False, hand_back: bool = False) -> bool:
         body = ReportBody(
             status="success" if success else "error",
             output="done",
@@ -82,97 +106,114 @@ def issue(runtime: Replica, database: FreshDatabase, command: Command, task_id: 
             retryable=retryable,
             hand_back=hand_back,
         )
-        runtime.run(services.completing.complete(task_id, lease_id, body))
-        return True
+        return bool(runtime.run(services.completing.complete(task_id, lease_id, body)))
 
-    match command:
-        case Command.GRANT:
-            runtime.run(services.granting.lease(LeaseRequest(task_id, WorkerId("free"), 60, "test")))
-        case Command.EXTEND:
+    match way:
+        case "lease call":
+            return lease(WorkerId("free"))
+        case "routed lease call":
+            return lease(None)
+        case "claim":
+            return bool(runtime.run(services.granting.claim(ClaimRequest(WorkerId("free"), task_id, 1, 60, 0))))
+        case "extend":
             (extended,) = runtime.run(services.holding.extend(WorkerId("holder"), [lease_id]))
             return extended.outcome != "lost"
-        case Command.COMPLETE:
+        case "heartbeat":
+            return bool(runtime.run(services.holding.heartbeat(task_id, lease_id)))
+        case "events":
+            event = NewEvent(seq=1, type="text")
+            return bool(runtime.run(services.holding.append_events(EventsCall(task_id, lease_id, [event]))))
+        case "success":
             return report(success=True)
-        case Command.FAIL:
-            return report(success=False)
-        case Command.RETRY:
-            return report(success=False, retryable=True)
-        case Command.HAND_BACK:
-            return report(success=False, hand_back=True)
-        case Command.EXPIRE:
+        case "error":
+            return report()
+        case "retryable error":
+            return report(retryable=True)
+        case "hand-back":
+            return report(hand_back=True)
+        case "removal of the worker":
+            held = "select count(*) from bloom.leases where status = 'active'"
+            before = database.value(held)
+            runtime.run(services.removal.remove(WorkerId("holder"), actor="test"))
+            return database.value(held) < before
+        case "reaper":
             database.expire(lease_id)
             return bool(runtime.reap())
-        case Command.CANCEL:
-            runtime.run(services.tasks.cancel(task_id, actor="test"))
-        case Command.REQUEUE:
-            runtime.run(services.tasks.requeue(task_id, actor="test"))
-    return True
+        case "cancel":
+            return bool(runtime.run(services.tasks.cancel(task_id, actor="test")))
+        case _:
+            return bool(runtime.run(services.tasks.requeue(task_id, actor="test")))
 
 
-def told_to_stop(case: Case, command: Command) -> bool:
-    """Whether a report is taken and its sender is told all the same that the task was cancelled."""
-    reports = {Command.COMPLETE, Command.FAIL, Command.RETRY, Command.HAND_BACK}
-    return case.cancel_asked and command in reports and case.status in HELD
+def told_to_stop(case: Case, way: str) -> bool:
+    """Whether a report or a heartbeat is taken and its sender is told all the same that the task was cancelled."""
+    tells = way == "heartbeat" or WAYS[way] in {Command.COMPLETE, Command.FAIL, Command.RETRY, Command.HAND_BACK}
+    return case.cancel_asked and tells and case.status in HELD
 
 
-def content(database: FreshDatabase, command: Command) -> dict[str, list[str]]:
-    """All tables, but for the notes that a worker was heard from, and the moment that EXPIRE is made of."""
-    leases = [] if command is Command.EXPIRE else database.dump()["leases"]
-    return {**database.dump(), "workers": [], "leases": leases}
+def content(database: FreshDatabase, way: str) -> dict[str, list[str]]:
+    """All tables, but for what concerns workers alone, and the moment that the reaper's work is made of."""
+    tables = database.dump()
+    audit = [entry for entry in tables["audit_log"] if '"entity_type": "worker"' not in entry]
+    leases = [] if way == "reaper" else tables["leases"]
+    return {**tables, "workers": [], "leases": leases, "audit_log": audit}
 
 
-def attempts_after(command: Command, taken_back: bool) -> int:
-    if command is Command.GRANT:
+def attempts_after(way: str, taken_back: bool) -> int:
+    if WAYS[way] is Command.GRANT:
         return 2
-    return 0 if command is Command.REQUEUE or (command is Command.HAND_BACK and taken_back) else 1
+    loses_none = way == "removal of the worker" or (WAYS[way] is Command.HAND_BACK and taken_back)
+    return 0 if loses_none or way == "requeue" else 1
 
 
 def check_taken(
-    database: FreshDatabase, case: Case, command: Command, task_id: TaskId, lease_id: LeaseId, expected: TaskStatus
+    database: FreshDatabase, case: Case, way: str, task_id: TaskId, lease_id: LeaseId, expected: TaskStatus
 ) -> None:
     task = database.row("select * from bloom.tasks where id = %(id)s", id=task_id)
     lease = database.row("select * from bloom.leases where id = %(id)s", id=lease_id)
     assert task["status"] == expected
-    assert task["attempts"] == attempts_after(command, expected is TaskStatus.QUEUED)
-    if command is Command.GRANT:
-        assert task["lease_id"] != lease_id and task["worker_id"] == "free"
+    assert task["attempts"] == attempts_after(way, expected is TaskStatus.QUEUED)
+    if WAYS[way] is Command.GRANT:
+        # The router prefers the worker that had the context before.
+        assert task["lease_id"] != lease_id
+        assert task["worker_id"] == ("holder" if way == "routed lease call" else "free")
         return
     assert (lease["status"] == "active") == (expected in HELD)
     was_queued = case.status is TaskStatus.QUEUED
     assert task["lease_id"] == (None if was_queued or expected is TaskStatus.QUEUED else lease_id)
-    asked = case.cancel_asked or (command is Command.CANCEL and case.status in HELD)
+    asked = case.cancel_asked or (way == "cancel" and case.status in HELD)
     assert (task["cancel_requested_at"] is not None) == (asked and expected is not TaskStatus.QUEUED)
 
 
-@pytest.mark.parametrize("command", Command)
-def test_the_database_does_what_the_state_machine_says(
-    runtime: Replica, database: FreshDatabase, command: Command
-) -> None:
-    runtime.register("holder", slots=32)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_database_does_what_the_state_machine_says(runtime: Replica, database: FreshDatabase, way: str) -> None:
     runtime.register("free", slots=32)
     tried: list[Case] = []
     for case in every_case():
         tried.append(case)
-        expected = next_state(case.status, command, attempts_left=case.attempts_left, cancel_asked=case.cancel_asked)
+        runtime.register("holder", slots=32)
+        expected = next_state(case.status, WAYS[way], attempts_left=case.attempts_left, cancel_asked=case.cancel_asked)
         task_id, lease_id = put(database, case)
-        before = content(database, command)
+        before = content(database, way)
         taken, code = False, ""
         try:
-            taken = issue(runtime, database, command, task_id, lease_id)
+            taken = issue(runtime, database, way, task_id, lease_id)
         except BloomError as error:
             assert isinstance(error, Conflict)
             code = error.code
         if expected is None:
-            assert not taken and content(database, command) == before, case
+            assert not taken and content(database, way) == before, case
         else:
-            assert taken or (told_to_stop(case, command) and code == "cancelled"), (case, code)
-            check_taken(database, case, command, task_id, lease_id, expected)
+            assert taken or (told_to_stop(case, way) and code == "cancelled"), (case, code)
+            check_taken(database, case, way, task_id, lease_id, expected)
         database.edit("delete from bloom.results")
         database.edit("delete from bloom.tasks")
     assert len(tried) == 2 * 2 * len(TaskStatus) - 2
 
 
-def test_the_table_has_every_command_and_every_final_state_stays_final() -> None:
+def test_every_command_has_a_way_and_every_final_state_stays_final() -> None:
+    assert set(WAYS.values()) == set(Command)
+
     def moving(status: TaskStatus) -> set[Command]:
         asked = {c: next_state(status, c, attempts_left=True, cancel_asked=False) for c in Command}
         return {command for command, state in asked.items() if state is not None}

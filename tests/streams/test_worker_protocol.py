@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.real_postgres import eventually
 from tests.real_runtime import Replica, told
-from tests.worker.worker_daemon import PACE, ScriptedExecutor, daemon, spooled, success, worker_directory
+from tests.worker.worker_daemon import PACE, ScriptedExecutor, daemon, spooled, success
 
 from bloom.base.protocol import PROTOCOL
 from bloom.client import RuntimeRefused
@@ -18,14 +18,7 @@ from bloom.worker.reachability import Backoff, is_passing
 
 pytestmark = pytest.mark.anyio
 
-__all__ = ["worker_directory"]
-
 REFUSED = RuntimeRefused("upgrade the runtime", status=409, code="protocol_mismatch")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def options(url: str) -> WorkerOptions:

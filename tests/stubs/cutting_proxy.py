@@ -1,4 +1,4 @@
-"""A TCP proxy before a runtime that cuts at a chosen moment of a chosen call, or everything at once.
+"""A TCP proxy before a runtime that cuts at a chosen moment of a chosen call, within an upload, or everything at once.
 
 It knows just enough of HTTP/1.1 to tell one call from the next: the worker sends one request at a time on a connection.
 """
@@ -7,10 +7,12 @@ import contextlib
 import re
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
 
 PATIENCE_SEC = 30.0
 _CHUNK = 65536
@@ -43,13 +45,16 @@ class _Pair:
 
 
 class CuttingProxy:
-    """Use `cutting_proxy(port)`. Calls are named by the last part of their path: claim, extend, events, complete, workers."""
+    """Use `cutting_proxy(url)`. Calls are named by the last part of their path: claim, extend, events, complete, workers."""
 
-    def __init__(self, runtime_port: int) -> None:
-        self._runtime_port = runtime_port
+    def __init__(self, runtime_url: str) -> None:
+        parts = urlsplit(runtime_url)
+        self._runtime = (parts.hostname or "", parts.port or 0)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.calls: list[str] = []
+        self.upload_cuts: deque[int] = deque()
+        """Each upload (PUT) is cut behind the next of these numbers of bytes, while there are any."""
         self._cuts: list[_Cut] = []
         self._pairs: set[_Pair] = set()
         self._passing = True
@@ -113,7 +118,7 @@ class CuttingProxy:
                 client.close()
                 continue
             try:
-                runtime = socket.create_connection(("127.0.0.1", self._runtime_port), timeout=PATIENCE_SEC)
+                runtime = socket.create_connection(self._runtime, timeout=PATIENCE_SEC)
             except OSError:
                 client.close()
                 continue
@@ -139,11 +144,15 @@ class CuttingProxy:
                 self._pairs.discard(pair)
 
     def _pass_requests(self, pair: _Pair) -> None:
+        left: int | None = None
         with contextlib.suppress(OSError):
-            while chunk := pair.client.recv(_CHUNK):
+            while (left is None or left > 0) and (chunk := pair.client.recv(_CHUNK)):
                 if (head := _CALL.match(chunk)) is not None and self._begins(pair, head[1].decode()):
                     return
-                pair.runtime.sendall(chunk)
+                if left is None and chunk.startswith(b"PUT ") and self.upload_cuts:
+                    left = self.upload_cuts.popleft()
+                pair.runtime.sendall(chunk[:left])
+                left = None if left is None else left - len(chunk)
 
     def _begins(self, pair: _Pair, call: str) -> bool:
         """A call begins; whether its request is to be lost."""
@@ -180,9 +189,9 @@ class CuttingProxy:
 
 
 @contextmanager
-def cutting_proxy(runtime_port: int) -> Generator[CuttingProxy]:
-    """A proxy before the runtime at this port of loopback."""
-    proxy = CuttingProxy(runtime_port)
+def cutting_proxy(runtime_url: str) -> Generator[CuttingProxy]:
+    """A proxy before the runtime at this address."""
+    proxy = CuttingProxy(runtime_url)
     try:
         yield proxy
     finally:

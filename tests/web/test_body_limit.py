@@ -41,6 +41,33 @@ async def test_a_body_of_exactly_the_limit_is_read() -> None:
     assert (streamed.json(), announced.json()) == ({"bytes": LIMIT}, {"bytes": LIMIT})
 
 
+@pytest.mark.parametrize("framing", ["announced", "chunked"])
+async def test_no_more_large_bodies_are_held_at_a_time_than_memory_is_meant_for(framing: str) -> None:
+    large = 128 * 1024
+    async with Serving(BLOOM_MAX_BODY_BYTES=large).client() as client:
+        arrived, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"x" * (large - 1)
+            arrived.release()
+            await go_on.wait()
+            yield b"x"
+
+        headers = {"Content-Length": str(large)} if framing == "announced" else {}
+        held = [
+            asyncio.create_task(client.put("/api/runtime/uploads/x", content=slow(), headers=headers)) for _ in range(4)
+        ]
+        for _ in held:
+            await arrived.acquire()
+        refused = await client.put("/api/runtime/uploads/x", content=b"x" * large)
+        small = await client.put("/api/runtime/uploads/x", content=b"x" * 1024)
+        go_on.set()
+        answers = await asyncio.gather(*held)
+        after = await client.put("/api/runtime/uploads/x", content=b"x" * large)
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
+    assert [answer.status_code for answer in (small, *answers, after)] == [200] * 6
+
+
 async def test_an_exempt_path_takes_more() -> None:
     async with Serving(BLOOM_MAX_BODY_BYTES=LIMIT).client() as client:
         response = await client.put("/api/runtime/uploads/free", content=chunks(8))

@@ -22,10 +22,10 @@ CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
 
 @pytest.mark.parametrize(("method", "path", "body"), CALLS, ids=[path.split("?")[0] for _, path, _ in CALLS])
 def test_a_worker_of_another_version_is_told_which_side_to_upgrade(
-    runtime: Replica, method: str, path: str, body: dict[str, Any] | None
+    quiet_runtime: Replica, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     for speaks, side in ((PROTOCOL + 1, "upgrade the runtime"), (OLDEST - 1, "upgrade the worker")):
-        answer = runtime.http.request(method, path, json=body, headers={"X-Bloom-Protocol": str(speaks)})
+        answer = quiet_runtime.http.request(method, path, json=body, headers={"X-Bloom-Protocol": str(speaks)})
         assert refused(answer, 409) == "protocol_mismatch"
         assert side in answer.json()["error"] and __version__ in answer.json()["error"]
         assert (answer.json()["oldest"], answer.json()["newest"]) == (OLDEST, PROTOCOL)
@@ -33,30 +33,32 @@ def test_a_worker_of_another_version_is_told_which_side_to_upgrade(
 
 
 @pytest.mark.parametrize("said", ["", "one", "1.0", "-1", "1" * 40])
-def test_a_version_that_is_no_number_is_refused(runtime: Replica, said: str) -> None:
-    answer = runtime.http.post("/workers", json={"name": "w"}, headers={"X-Bloom-Protocol": said})
+def test_a_version_that_is_no_number_is_refused(quiet_runtime: Replica, said: str) -> None:
+    answer = quiet_runtime.http.post("/workers", json={"name": "w"}, headers={"X-Bloom-Protocol": said})
     assert refused(answer, 409) == "protocol_mismatch"
 
 
-def test_a_caller_that_says_nothing_speaks_version_1(runtime: Replica) -> None:
+def test_a_caller_that_says_nothing_speaks_version_1(quiet_runtime: Replica) -> None:
     assert OLDEST == 1
-    answer = runtime.post("/workers", {"name": "w"})
+    answer = quiet_runtime.post("/workers", {"name": "w"})
     assert answer.status_code == 201 and answer.headers["x-bloom-protocol"] == RANGE
 
 
-def test_calls_that_are_not_of_workers_are_answered_whatever_version_they_name(runtime: Replica) -> None:
+def test_calls_that_are_not_of_workers_are_answered_whatever_version_they_name(quiet_runtime: Replica) -> None:
     headers = {"X-Bloom-Protocol": "99"}
-    answer = runtime.http.get("/llm-tasks", headers=headers)
+    answer = quiet_runtime.http.get("/llm-tasks", headers=headers)
     assert told(answer) == [] and answer.headers["x-bloom-protocol"] == RANGE
-    assert runtime.http.get("/workers", headers=headers).status_code == 200
-    assert runtime.http.post("/llm-tasks/none/heartbeat", json={}, headers=headers).status_code == 404
+    assert quiet_runtime.http.get("/workers", headers=headers).status_code == 200
+    assert quiet_runtime.http.post("/llm-tasks/none/heartbeat", json={}, headers=headers).status_code == 404
 
 
 @pytest.mark.anyio
-async def test_our_client_names_its_version_on_every_call(runtime: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with RuntimeClient(runtime.url) as client:
+async def test_our_client_names_its_version_on_every_call(
+    quiet_runtime: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RuntimeClient(quiet_runtime.url) as client:
         await client.request("POST", "/workers", json={"name": "w"})
     monkeypatch.setattr("bloom.web.protocol.PROTOCOL", PROTOCOL - 1)
-    async with RuntimeClient(runtime.url) as client:
+    async with RuntimeClient(quiet_runtime.url) as client:
         with pytest.raises(Exception, match="upgrade the runtime"):
             await client.request("POST", "/workers", json={"name": "w"})

@@ -18,12 +18,6 @@ REPOSITORY = Path(__file__).parents[2]
 INSTALLED = REPOSITORY / ".build" / "claude" / "node_modules" / ".bin" / "claude"
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Asyncio is what the worker runs on."""
-    return "asyncio"
-
-
 @pytest.fixture
 def stub() -> Generator[AnthropicStub]:
     """A stub of the Messages API on loopback."""

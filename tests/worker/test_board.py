@@ -17,7 +17,6 @@ from worker_daemon import (
     options_for,
     run_until_stopped,
     with_pace,
-    worker_directory,
 )
 
 from bloom.worker.board import BoardWatch, measure
@@ -27,17 +26,10 @@ from bloom.workers.schemas import Board
 
 pytestmark = pytest.mark.anyio
 
-__all__ = ["worker_directory"]
-
 MB = 1024**2
 ROOMY = Board(free_memory_bytes=2000 * MB, load_1m=0.1, cores=4, temperature_c=40.0, free_disk_bytes=9000 * MB)
 LIMITS = LimitSettings(min_free_memory_mb=100, min_free_disk_mb=100, max_load_per_core=2.0, max_temperature_c=80)
 PACE = with_pace(board_sec=0.01, tell_sec=0.01)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Machine:

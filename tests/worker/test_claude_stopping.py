@@ -37,7 +37,6 @@ async def all_alive(marker: str) -> None:
 @pytest.mark.parametrize(
     ("reason", "code", "retryable"),
     [
-        (StopReason.CANCELLED, "cancelled", False),
         (StopReason.LEASE_LOST, "lease_lost", False),
         (StopReason.SHUTDOWN, "interrupted", True),
     ],

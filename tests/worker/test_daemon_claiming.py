@@ -14,19 +14,11 @@ from worker_daemon import (
     run_until_stopped,
     spooled,
     success,
-    worker_directory,
 )
 
 from bloom.worker.executors.interface import Emit, Report, RunTask, StopSignal
 
 pytestmark = pytest.mark.anyio
-
-__all__ = ["worker_directory"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def test_a_task_is_claimed_run_and_completed(worker_directory: Path) -> None:

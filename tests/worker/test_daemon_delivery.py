@@ -15,19 +15,11 @@ from worker_daemon import (
     spooled,
     success,
     with_pace,
-    worker_directory,
 )
 
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopReason, StopSignal
 
 pytestmark = pytest.mark.anyio
-
-__all__ = ["worker_directory"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def test_a_completion_whose_answer_was_lost_is_sent_again_with_one_effect(worker_directory: Path) -> None:

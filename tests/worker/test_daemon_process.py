@@ -37,11 +37,6 @@ sys.exit(run_worker(WorkerOptions(sys.argv[1], None, "w1", 1, "command", None, 3
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextmanager
 def daemon_process(runtime: FakeRuntime, directory: Path) -> Generator[subprocess.Popen[bytes]]:
     """A daemon that is dead when the block is left."""

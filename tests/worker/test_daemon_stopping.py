@@ -19,7 +19,6 @@ from worker_daemon import (
     spooled,
     success,
     with_pace,
-    worker_directory,
 )
 
 from bloom.base.errors import ConfigurationError
@@ -29,13 +28,6 @@ from bloom.worker.spool import RunEntry, Spool
 from bloom.worker.stopping import stop_with_parent, stopping_on_signals
 
 pytestmark = pytest.mark.anyio
-
-__all__ = ["worker_directory"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def test_an_idle_daemon_stops_at_once(worker_directory: Path) -> None:

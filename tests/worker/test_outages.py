@@ -20,7 +20,7 @@ def runtime(start_replica: StartReplica) -> Replica:
 
 @pytest.fixture
 def proxy(runtime: Replica) -> Generator[CuttingProxy]:
-    with cutting_proxy(int(runtime.url.rpartition(":")[2])) as made:
+    with cutting_proxy(runtime.url) as made:
         yield made
 
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from tests.stubs.runtime import PATIENCE_SEC, FakeRuntime
 
 from bloom.worker.board import Measure
@@ -128,15 +127,6 @@ async def daemon(
         await under_test.ended()
     finally:
         await under_test.kill()
-
-
-@pytest.fixture
-def worker_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A worker directory of the test's own."""
-    directory = tmp_path / "worker"
-    directory.mkdir()
-    monkeypatch.setenv("BLOOM_WORKER_DIR", str(directory))
-    return directory
 
 
 def spooled(directory: Path) -> list[str]:

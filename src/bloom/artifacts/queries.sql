@@ -54,6 +54,14 @@ from unnest(%(keys)s::text[], %(task_ids)s::text[], %(artifact_ids)s::text[]) as
 where exists (select from bloom.tasks t where t.id = o.task_id)
   and not exists (select from bloom.artifacts a where a.id = o.artifact_id);
 
+-- name: pruned
+-- Objects of pruned tasks that are still to be deleted from the object store.
+select object_key from bloom.pruned_objects order by object_key limit %(limit)s;
+
+-- name: forget_pruned
+-- These are deleted from the store.
+delete from bloom.pruned_objects where object_key = any(%(keys)s);
+
 -- name: to_move
 -- Artifacts that were made while the object store was down.
 select id, seq, task_id, job_id, type, tags, entity_refs, content_type, size_bytes, sha256, place, content, object_key,

@@ -6,12 +6,13 @@ from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import StreamingResponse
 
 from bloom.artifacts.schemas import ArtifactUrl, RuntimeArtifact, artifact_fields
 from bloom.artifacts.service import ArtifactService, artifact_not_found
 from bloom.base.fields import StorableText
 from bloom.base.ids import ArtifactId, TaskId
+from bloom.web.answers import JsonAnswer
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, can_be_id, page_answer
 
@@ -46,7 +47,7 @@ def artifact_routes(artifacts: ArtifactService) -> APIRouter:
     @router.get("/artifacts/{artifact_id}", response_model=RuntimeArtifact)
     async def get(artifact_id: PathArtifactId) -> Response:
         """One artifact, its content whole unless it is in the object store or over 1 MiB."""
-        return JSONResponse(artifact_fields(await artifacts.get(artifact_id)))
+        return JsonAnswer(artifact_fields(await artifacts.get(artifact_id)))
 
     @router.get("/artifacts/{artifact_id}/content", response_class=Response)
     async def content(artifact_id: PathArtifactId) -> Response:
@@ -74,6 +75,6 @@ def artifact_routes(artifacts: ArtifactService) -> APIRouter:
     async def url(artifact_id: PathArtifactId) -> Response:
         """A link to the content that needs no key, for an hour."""
         link, expires_at = await artifacts.presigned(artifact_id)
-        return JSONResponse({"url": link, "expires_at": expires_at})
+        return JsonAnswer({"url": link, "expires_at": expires_at})
 
     return router

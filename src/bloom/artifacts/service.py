@@ -238,6 +238,27 @@ class ArtifactService:
             _log.info("unused objects deleted from the store", extra={"count": len(orphans)})
         return len(orphans)
 
+    async def delete_pruned(self) -> int:
+        """Delete what pruned tasks left in the object store; returns how many objects. While the store is away, or none is
+        set, they stay on the list.
+        """
+        count = 0
+        while self._blobs is not None:
+            async with self._database.transaction() as connection:
+                keys = await store.pruned(connection, limit=SWEEP_BATCH)
+            if not keys:
+                break
+            try:
+                for key in keys:
+                    await self._blobs.delete(key)
+            except BlobError as error:
+                _log.info("object store down, objects of pruned tasks wait", extra={"code": error.code})
+                break
+            async with self._database.transaction() as connection:
+                await store.forget_pruned(connection, keys)
+            count += len(keys)
+        return count
+
     async def _take_digest(self, found: Upload) -> str:
         digest = hashlib.sha256()
         async for piece in self._chunks(found.id):

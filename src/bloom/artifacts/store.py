@@ -76,6 +76,16 @@ async def orphans(connection: Connection, objects: Sequence[tuple[str, TaskId, A
     return [row["key"] for row in await fetch_all(connection, _SQL["orphans"], params)]
 
 
+async def pruned(connection: Connection, *, limit: int) -> list[str]:
+    """Keys of up to `limit` objects of pruned tasks that are still in the store."""
+    return [row["object_key"] for row in await fetch_all(connection, _SQL["pruned"], {"limit": limit})]
+
+
+async def forget_pruned(connection: Connection, keys: Sequence[str]) -> None:
+    """These objects are deleted from the store."""
+    await connection.execute(_SQL["forget_pruned"], {"keys": list(keys)})
+
+
 async def to_move(connection: Connection, *, limit: int) -> list[Artifact]:
     """Up to `limit` artifacts that wait for the object store, oldest first."""
     return [_artifact(row) for row in await fetch_all(connection, _SQL["to_move"], {"limit": limit})]

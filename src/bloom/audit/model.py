@@ -9,6 +9,10 @@ REAPER = "system:reaper"
 """The actor of what happens because a lease was not renewed in time."""
 
 
+RETENTION = "system:retention"
+"""The actor of what happens because a task ended long ago."""
+
+
 def worker_actor(worker_id: str) -> str:
     """The actor name of a worker that reports."""
     return f"worker:{worker_id}"
@@ -30,6 +34,7 @@ class AuditAction(StrEnum):
     TASK_CANCEL_REQUESTED = "task_cancel_requested"
     TASK_CANCELLED = "task_cancelled"
     TASK_REQUEUED = "task_requeued"
+    TASKS_PRUNED = "tasks_pruned"
     LEASE_EXPIRED = "lease_expired"
     WORKER_REGISTERED = "worker_registered"
     WORKER_UPDATED = "worker_updated"

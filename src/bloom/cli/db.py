@@ -3,11 +3,17 @@
 import typer
 
 from bloom.base.errors import ConfigurationError
+from bloom.cli.db_check import check
+from bloom.cli.db_prune import prune
 from bloom.cli.exits import EPILOG, errors_as_exits
 from bloom.cli.options import JsonOption
 from bloom.cli.terminal import print_json
 
 app = typer.Typer(help="The database of the runtime.", no_args_is_help=True, epilog=EPILOG)
+
+
+app.command(epilog=EPILOG)(prune)
+app.command(epilog=EPILOG)(check)
 
 
 @app.callback()

@@ -2,6 +2,7 @@
 
 import math
 import socket
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -72,10 +73,12 @@ def run(
         from bloom.worker.config import CONFIG_FILE, load_worker_config
         from bloom.worker.daemon import run_worker
         from bloom.worker.joined import read_key
-        from bloom.worker.options import WorkerOptions, worker_dir
+        from bloom.worker.options import WorkerOptions, worker_dir, worker_label, worker_name
 
         settings = load(ClientSettings)
         file = load_worker_config(config or worker_dir() / CONFIG_FILE)
+        named = file.name if name is None else name
+        labels = label or file.labels
         # What this machine has joined is one thing, its address, name and key: the environment, which is the CLI's too, comes
         # after it, and the key goes to no other address.
         url = find_runtime(settings, runtime or file.runtime).url
@@ -86,13 +89,13 @@ def run(
             WorkerOptions(
                 runtime=url,
                 api_key=key,
-                name=_checked_name(file.name if name is None else name),
+                name=_checked("--name", worker_name, socket.gethostname() if named is None else named.strip()),
                 slots=slots or file.slots or 1,
                 executor=executor.value,
                 config=config,
                 grace_sec=grace,
                 lifeline_fd=lifeline_fd,
-                labels=_labels(label or file.labels),
+                labels=None if labels is None else tuple(_checked("--label", worker_label, each) for each in labels),
             )
         )
         raise typer.Exit(code)
@@ -142,17 +145,8 @@ def _runtime(ctx: typer.Context, runtime: str | None) -> str | None:
     return ctx.obj if runtime is None else runtime
 
 
-def _checked_name(name: str | None) -> str:
-    chosen = socket.gethostname() if name is None else name.strip()
-    if not 1 <= len(chosen) <= 128 or not chosen.isprintable() or "/" in chosen:
-        raise typer.BadParameter(
-            "a worker's name is 1 to 128 printable characters, without a slash", param_hint="--name"
-        )
-    return chosen
-
-
-def _labels(labels: list[str] | None) -> tuple[str, ...] | None:
-    for label in labels or ():
-        if not 1 <= len(label) <= 128 or not label.isprintable():
-            raise typer.BadParameter("a label is 1 to 128 printable characters", param_hint="--label")
-    return None if labels is None else tuple(labels)
+def _checked(option: str, rule: Callable[[str], str], text: str) -> str:
+    try:
+        return rule(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

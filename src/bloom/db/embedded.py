@@ -147,8 +147,20 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
+    def running_url(self) -> str | None:
+        """The URL of a server that another process runs in this data directory, None when none says that it is ready."""
+        with suppress(OSError, IndexError):
+            # Line 5 is the directory of its socket, line 8 its state: src/include/utils/pidfile.h of PostgreSQL.
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+            if lines[7].strip() == "ready":
+                return self._url_in(lines[4])
+        return None
+
     def _url(self) -> str:
-        host = quote(str(self._socket_dir), safe="")
+        return self._url_in(str(self._socket_dir))
+
+    def _url_in(self, socket_dir: str) -> str:
+        host = quote(socket_dir, safe="")
         return f"postgresql://{USER}:{quote(self._password(), safe='')}@/{DATABASE}?host={host}&port={PORT}"
 
     def _password(self) -> str:

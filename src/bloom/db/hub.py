@@ -28,18 +28,25 @@ EVERYTHING = "*"
 _log = logging.getLogger(__name__)
 
 
+ANY_TASK = "task:*"
+"""News of more tasks than a notification can name: whoever follows one looks."""
+
+_TASK = "task:"
+
+
 def task_topic(task_id: str) -> str:
     """The topic of one task's news."""
-    return f"task:{task_id}"
+    return f"{_TASK}{task_id}"
 
 
 async def notify(connection: Connection, topics: Iterable[str]) -> None:
     """Announce `topics` when the transaction of `connection` commits: one NOTIFY, whatever their number."""
-    payload = " ".join(dict.fromkeys(topics))
+    named = dict.fromkeys(topics)
+    payload = " ".join(named)
     if not payload:
         return
     if len(payload.encode()) > MAX_PAYLOAD_BYTES:
-        payload = EVERYTHING
+        payload = " ".join(dict.fromkeys(ANY_TASK if topic.startswith(_TASK) else topic for topic in named))
     await connection.execute("select pg_notify(%s, %s)", (CHANNEL, payload))
 
 
@@ -92,7 +99,10 @@ class Hub:
 
     def wake(self, *topics: str) -> None:
         """Wake the holders of `topics` in this process; without topics, everybody."""
-        for topic in (*topics, EVERYTHING) if topics else tuple(self.subscriptions):
+        woken = [*topics, EVERYTHING] if topics else list(self.subscriptions)
+        if ANY_TASK in topics:
+            woken += [topic for topic in self.subscriptions if topic.startswith(_TASK)]
+        for topic in woken:
             for subscription in tuple(self.subscriptions.get(topic, ())):
                 subscription.wake()
 

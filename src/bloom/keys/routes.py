@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.responses import JSONResponse
 
 from bloom.base.ids import KeyId
 from bloom.keys.schemas import CreatedKey, CreateKey, Join, KeyOut, key_fields
 from bloom.keys.service import KeyService, MadeKey, key_not_found
+from bloom.web.answers import JsonAnswer
 from bloom.web.auth import presented_key
 from bloom.web.bodies import StrictRoute
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
@@ -44,7 +44,7 @@ def key_routes(keys: KeyService, *, asked_for: bool) -> APIRouter:
     @router.delete("/keys/{key_id}", response_model=KeyOut)
     async def revoke(key_id: PathKeyId, caller: Caller) -> Response:
         """Revoke a key: it is refused from now on, and what waits under it ends. Repeating this changes nothing."""
-        return JSONResponse(key_fields(await keys.revoke(key_id, actor=caller.name)))
+        return JsonAnswer(key_fields(await keys.revoke(key_id, actor=caller.name)))
 
     @router.post("/keys/join", status_code=201, response_model=CreatedKey)
     async def join(request: Request, body: Join) -> Response:
@@ -52,6 +52,6 @@ def key_routes(keys: KeyService, *, asked_for: bool) -> APIRouter:
         return _shown_once(await keys.join(presented_key(request), body))
 
     def _shown_once(made: MadeKey) -> Response:
-        return JSONResponse({**key_fields(made.key), "key": made.secret, "asked_for": asked_for}, status_code=201)
+        return JsonAnswer({**key_fields(made.key), "key": made.secret, "asked_for": asked_for}, status_code=201)
 
     return router

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from starlette.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
@@ -27,6 +28,7 @@ from bloom.server.access import API, RULES
 from bloom.server.maintenance import maintain
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
+from bloom.tasks.routes.reading import reading_routes
 from bloom.tasks.routes.streams import stream_routes
 from bloom.tasks.routes.workers import work_routes
 from bloom.tasks.service.completing import CompletionService
@@ -34,14 +36,16 @@ from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.granting import GrantService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
+from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
 from bloom.ui.routes import ui_routes
+from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.disconnect import Stopping
 from bloom.web.install import install_web
 from bloom.workers.routes import worker_routes
-from bloom.workers.service import WorkerService
+from bloom.workers.service import SignsOfLife, WorkerService
 
 HEALTH_SEC = 2.0
 """How long the health route waits for the database: whoever asks wants to know, not to wait as others do."""
@@ -64,6 +68,7 @@ class Runtime:
     completing: CompletionService
     uploading: UploadService
     removal: WorkerRemovalService
+    retention: RetentionService
     following: FollowService
 
 
@@ -76,6 +81,7 @@ def build_runtime(
     ring = NamedKeyRing(database, hub)
     artifacts = ArtifactService(database, blobs)
     tasks = TaskService(database)
+    signs = SignsOfLife(database)
     return Runtime(
         database=database,
         hub=hub,
@@ -86,10 +92,11 @@ def build_runtime(
         artifacts=artifacts,
         tasks=tasks,
         granting=GrantService(database, hub),
-        holding=HoldingService(database),
-        completing=CompletionService(database, artifacts),
-        uploading=UploadService(database, max_bytes=max_output_bytes),
+        holding=HoldingService(database, signs),
+        completing=CompletionService(database, artifacts, signs),
+        uploading=UploadService(database, signs, max_bytes=max_output_bytes),
         removal=WorkerRemovalService(database),
+        retention=RetentionService(database, artifacts),
         following=FollowService(tasks, hub),
     )
 
@@ -120,8 +127,18 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         background = [
             asyncio.create_task(runtime.hub.run(), name="hub"),
             asyncio.create_task(runtime.ring.follow(), name="keys"),
+            asyncio.create_task(runtime.granting.watch.run(), name="claims"),
             asyncio.create_task(
-                maintain(runtime.holding, runtime.artifacts, runtime.uploading, runtime.hub), name="maintenance"
+                maintain(
+                    runtime.tasks,
+                    runtime.holding,
+                    runtime.artifacts,
+                    runtime.uploading,
+                    runtime.retention,
+                    runtime.hub,
+                    retention_days=settings.retention_days,
+                ),
+                name="maintenance",
             ),
         ]
         try:
@@ -142,6 +159,17 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         openapi_url="/api/runtime/openapi.json",
     )
     app.state.runtime = runtime
+    routers = (
+        client_routes(runtime.tasks),
+        reading_routes(runtime.tasks, runtime.holding),
+        stream_routes(runtime.tasks, runtime.following),
+        work_routes(runtime.granting, runtime.holding, runtime.completing, runtime.removal),
+        output_routes(runtime.uploading, runtime.holding),
+        worker_routes(runtime.workers),
+        artifact_routes(runtime.artifacts),
+        audit_routes(runtime.audit),
+        key_routes(runtime.keys, asked_for=settings.auth_required),
+    )
     stopping = install_web(
         app,
         settings,
@@ -149,19 +177,14 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         rules=RULES,
         require_held=runtime.holding.require_held,
         exempt_body=is_upload,
+        direct=(API, routers),
     )
-    app.include_router(client_routes(runtime.tasks, runtime.holding), prefix=API)
-    app.include_router(stream_routes(runtime.tasks, runtime.following), prefix=API)
-    app.include_router(work_routes(runtime.granting, runtime.holding, runtime.completing, runtime.removal), prefix=API)
-    app.include_router(output_routes(runtime.uploading, runtime.holding), prefix=API)
-    app.include_router(worker_routes(runtime.workers), prefix=API)
-    app.include_router(artifact_routes(runtime.artifacts), prefix=API)
-    app.include_router(audit_routes(runtime.audit), prefix=API)
-    app.include_router(key_routes(runtime.keys, asked_for=settings.auth_required), prefix=API)
+    for router in routers:
+        app.include_router(router, prefix=API)
     app.include_router(ui_routes(runtime.tasks, runtime.workers))
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
-    app.openapi()
+    deque(iter_route_contexts(app.routes), maxlen=0)
     return app, stopping
 
 
@@ -190,5 +213,5 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:
                 await connection.execute("select 1")
         except (BloomError, TimeoutError):
-            return JSONResponse({**body, "status": "degraded"}, status_code=503)
-        return JSONResponse(body)
+            return JsonAnswer({**body, "status": "degraded"}, status_code=503)
+        return JsonAnswer(body)

@@ -1,4 +1,5 @@
-"""What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, move outputs, sweep.
+"""What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, fold counts, move outputs, sweep,
+prune.
 
 Every replica does it; each step locks what it takes with SKIP LOCKED, so they share the work.
 """
@@ -9,9 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.model import RETENTION
 from bloom.base.errors import BloomError
 from bloom.db.hub import DUE, QUEUE, Hub
 from bloom.tasks.service.holding import HoldingService
+from bloom.tasks.service.retention import RetentionService
+from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
 
 REAP_EVERY_SEC = 2.0
@@ -20,6 +24,8 @@ REAP_EVERY_SEC = 2.0
 MARK_SILENT_EVERY_SEC = 5.0
 MOVE_EVERY_SEC = 15.0
 SWEEP_EVERY_SEC = 60.0
+FOLD_EVERY_SEC = 5.0
+PRUNE_EVERY_SEC = 300.0
 
 DUE_AT_LEAST_EVERY_SEC = 5.0
 """Also the fallback for a lost notification: whoever waits for a task looks again then."""
@@ -32,13 +38,26 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-async def maintain(holding: HoldingService, artifacts: ArtifactService, uploads: UploadService, hub: Hub) -> None:
-    """Run all steps until cancelled. A failing step is logged and tried again."""
+async def maintain(
+    tasks: TaskService,
+    holding: HoldingService,
+    artifacts: ArtifactService,
+    uploads: UploadService,
+    retention: RetentionService,
+    hub: Hub,
+    *,
+    retention_days: int,
+) -> None:
+    """Run all steps until cancelled. A failing step is logged and tried again. `retention_days` 0: nothing is pruned."""
 
     async def wake_due() -> float:
         wait = await holding.promote_due()
         hub.wake(QUEUE)
         return DUE_AT_LEAST_EVERY_SEC if wait is None else min(max(wait, 0.0), DUE_AT_LEAST_EVERY_SEC)
+
+    async def prune() -> None:
+        if retention_days and (pruned := await retention.prune(retention_days, actor=RETENTION)):
+            _log.info("old tasks pruned", extra={"count": sum(pruned.values())})
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(REAP_EVERY_SEC, "reaping", holding.reap))
@@ -46,6 +65,10 @@ async def maintain(holding: HoldingService, artifacts: ArtifactService, uploads:
         group.create_task(_every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
         group.create_task(_every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
         group.create_task(_every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
+        group.create_task(_every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
+        group.create_task(_every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
+        group.create_task(_every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
+        group.create_task(_every(PRUNE_EVERY_SEC, "pruning", prune))
         group.create_task(_due_on_time(wake_due, hub))
 
 

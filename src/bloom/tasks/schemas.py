@@ -54,7 +54,7 @@ class CreateTask(Request):
     agent_slug: Name
     prompt: Annotated[StorableText, Field(min_length=1)]
     context_hints: Annotated[list[StorableText], Field(max_length=1000)] = []
-    policy: Policy = Policy()
+    policy: Policy = Field(default_factory=Policy)
     desired_format: Literal["json", "text"] = "text"
     max_attempts: Annotated[StrictInt, Field(ge=1, le=MAX_ATTEMPTS)] = 3
     priority: Annotated[StrictInt, Field(ge=-32_768, le=32_767)] = 0
@@ -62,7 +62,7 @@ class CreateTask(Request):
     idempotency_key: Annotated[StorableText, Field(min_length=1, max_length=255)] | None = None
     labels: Annotated[list[Label], Field(max_length=32)] = []
     concurrency_key: Annotated[StorableText, Field(min_length=1, max_length=255)] | None = None
-    retry: Retry = Retry()
+    retry: Retry = Field(default_factory=Retry)
 
 
 class CreateBatch(Request):

@@ -12,9 +12,9 @@ from typing import Any, cast
 from fastapi import params
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from bloom.base.errors import InvalidInput
 
@@ -35,6 +35,20 @@ def parse_json(body: bytes) -> Any:
     if not _is_finite(value):
         raise InvalidInput("The body must not hold a number beyond 1.8e308")
     return value
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """The whole body of a request; None for one that is empty or blank. Raises ClientDisconnect when the client leaves."""
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return None if not body or body.isspace() else body
 
 
 def _is_finite(value: Any) -> bool:

@@ -5,6 +5,7 @@ another origin cannot hide its `Origin` on a write; one that rebinds its own nam
 sends that name as `Host`; and a form can send anything but JSON without the browser asking first.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,7 @@ from bloom.web.auth import LOCAL, remember_principal
 from bloom.web.errors import error_response, json_error
 
 
+@lru_cache(maxsize=256)
 def is_loopback_host(host: str) -> bool:
     """Whether `host`, of the form of a `Host` header, is localhost, an address of 127.0.0.0/8 or [::1], on any port."""
     if host.startswith("["):

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bloom.base.errors import (
@@ -27,6 +27,7 @@ from bloom.base.errors import (
     Unavailable,
     Upstream,
 )
+from bloom.web.answers import JsonAnswer
 from bloom.web.asgi import raw_path
 from bloom.web.validation import describe_problems
 
@@ -61,7 +62,7 @@ def json_error(
     detail: Mapping[str, Any] | None = None,
 ) -> Response:
     """The answer `{"error": error, "code": code, **detail}` with `status`."""
-    return JSONResponse({**(detail or {}), "error": error, "code": code}, status_code=status, headers=headers)
+    return JsonAnswer({**(detail or {}), "error": error, "code": code}, status_code=status, headers=headers)
 
 
 def internal_error() -> Response:

@@ -1,13 +1,14 @@
 """Puts the middleware around an app, in the one right order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from bloom.base.settings import ServerSettings
 from bloom.web.auth import AdminKey, IdentifyMiddleware, KeyRing, RequireKeyMiddleware
 from bloom.web.body_limit import BodyLimitMiddleware, ExemptBody, no_exempt_body
 from bloom.web.development import DevelopmentGuardMiddleware
+from bloom.web.direct import DirectMiddleware
 from bloom.web.disconnect import Stopping
 from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
 from bloom.web.protocol import ProtocolMiddleware
@@ -26,12 +27,14 @@ def install_web(
     rules: Mapping[tuple[str, str], Rule] = NO_RULES,
     require_held: RequireHeld = none_is_held,
     exempt_body: ExemptBody = no_exempt_body,
+    direct: tuple[str, Sequence[APIRouter]] = ("", ()),
 ) -> Stopping:
     """Add error handlers and middleware to `app`, before it serves anything.
 
     Returns the `Stopping` on which whoever runs the server calls `begin()` when it stops, before it waits for
     connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone; `rules` and `require_held`
-    are those of `RoleMiddleware`. Raises ConfigurationError that names the variable for a bad `BLOOM_RATE_LIMIT` or
+    are those of `RoleMiddleware`. `direct`: a prefix and the routers below it, whose direct routes are served without the
+    framework. Raises ConfigurationError that names the variable for a bad `BLOOM_RATE_LIMIT` or
     `BLOOM_TRUSTED_PROXIES`.
 
     The order, from the outside, and why:
@@ -42,7 +45,7 @@ def install_web(
     5. identify, or in development mode the guard: the limit must know who is known;
     6. rate limit: before the refusal of wrong keys, so that guessing is counted;
     7. require key; 8. roles; 9. protocol: a version is told to known callers alone; 10. body limit: the body of a refused
-    request is never read.
+    request is never read; 11. direct routes.
     """
     stopping = Stopping()
     limit = parse_rate_limit(settings.rate_limit)
@@ -52,6 +55,7 @@ def install_web(
 
     install_error_handlers(app)
     # The last one added is the outermost.
+    app.add_middleware(DirectMiddleware, prefix=direct[0], routers=direct[1])
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, exempt=exempt_body)
     app.add_middleware(ProtocolMiddleware)
     app.add_middleware(RoleMiddleware, rules=rules, require_held=require_held)

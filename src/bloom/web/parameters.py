@@ -3,9 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
-from starlette.responses import JSONResponse
 
 from bloom.base.text import is_storable
+from bloom.web.answers import JsonAnswer
 from bloom.web.auth import Principal, current_principal
 from bloom.web.paging import decode_cursor, encode_cursor, next_link
 
@@ -37,7 +37,7 @@ def can_be_id(text: str) -> bool:
 
 def page_answer(request: Request, rows: list[dict[str, Any]], *, more: bool, last: int | None) -> Response:
     """A list as JSON; where there is more, the `Link` header leads to the page after the sort key `last`."""
-    answer = JSONResponse(rows)
+    answer = JsonAnswer(rows)
     if more and last is not None:
         answer.headers["Link"] = next_link(request, encode_cursor(last))
     return answer

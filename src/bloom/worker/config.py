@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from bloom.base.errors import ConfigurationError
 from bloom.client.address import check_url
 from bloom.worker.executors.environment import is_withheld
+from bloom.worker.options import worker_label, worker_name
 
 CONFIG_FILE = "worker.toml"
 """Its name in the worker directory."""
@@ -57,18 +58,6 @@ def _address(text: str) -> str:
         return check_url(text, "it")
     except ConfigurationError as error:
         raise ValueError(error.message) from None
-
-
-def _worker_name(name: str) -> str:
-    if not 1 <= len(name) <= 128 or not name.isprintable() or "/" in name:
-        raise ValueError("must be 1 to 128 printable characters, without a slash")
-    return name
-
-
-def _label(label: str) -> str:
-    if not 1 <= len(label) <= 128 or not label.isprintable():
-        raise ValueError("must be 1 to 128 printable characters")
-    return label
 
 
 Argument = Annotated[str, AfterValidator(_storable_in_argv)]
@@ -122,9 +111,9 @@ class WorkerConfig(_Table):
     """
 
     runtime: Annotated[str, AfterValidator(_address)] | None = None
-    name: Annotated[str, AfterValidator(_worker_name)] | None = None
+    name: Annotated[str, AfterValidator(worker_name)] | None = None
     slots: int | None = Field(default=None, ge=1, le=32)
-    labels: list[Annotated[str, AfterValidator(_label)]] | None = Field(default=None, max_length=64)
+    labels: list[Annotated[str, AfterValidator(worker_label)]] | None = Field(default=None, max_length=64)
     executor: ExecutorName | None = None
     stop_grace_sec: float = Field(default=3.0, ge=0, le=60)
     pass_env: list[VariableName] = []

@@ -55,6 +55,24 @@ class WorkerOptions:
     """What tasks may ask of their worker; None leaves what the runtime knows."""
 
 
+def worker_name(name: str) -> str:
+    """`name`, if a worker can be called so. Raises ValueError that says what would be right."""
+    if "/" in name or not _is_word(name):
+        raise ValueError("must be 1 to 128 printable characters, without a slash")
+    return name
+
+
+def worker_label(label: str) -> str:
+    """`label`, if it can be one. Raises ValueError that says what would be right."""
+    if not _is_word(label):
+        raise ValueError("must be 1 to 128 printable characters")
+    return label
+
+
+def _is_word(text: str) -> bool:
+    return 1 <= len(text) <= 128 and text.isprintable()
+
+
 WORKER_DIR_VARIABLE = "BLOOM_WORKER_DIR"
 WORKER_DIR_NAME = ".bloom-worker"
 

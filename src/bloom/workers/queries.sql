@@ -60,11 +60,11 @@ with input as (
         os_info = coalesce(excluded.os_info, w.os_info),
         install_method = coalesce(excluded.install_method, w.install_method),
         last_heartbeat = excluded.last_heartbeat
-    returning w.id, w.status, (xmax = 0) as inserted
+    returning w.id, w.status, w.max_concurrency, (xmax = 0) as inserted
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
     select now, case when inserted then 'worker_registered' else 'worker_updated' end, 'worker', u.id, %(actor)s,
-           json_build_object('status', u.status)
+           json_build_object('status', u.status, 'slots', u.max_concurrency)
     from upserted u, input
 )
 select inserted from upserted;

@@ -1,6 +1,7 @@
 """Use cases of workers that touch no task."""
 
 import logging
+import time
 from collections.abc import Iterable
 
 from bloom.audit.model import AuditAction
@@ -12,6 +13,9 @@ from bloom.workers import store
 from bloom.workers.model import Worker
 from bloom.workers.schemas import RegisterWorker
 
+NOTED_FOR_SEC = 1.0
+"""A worker that spoke again within this is not noted again: it would cost each call of a busy worker a transaction more."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -20,16 +24,29 @@ def worker_not_found(worker_id: str) -> NotFound:
     return NotFound(f"There is no worker named {worker_id!r}.", code="worker_not_found")
 
 
-async def note_heard(database: Database, ids: Iterable[WorkerId]) -> None:
-    """Note that these workers spoke for leases of theirs, in a transaction of its own: workers are locked before tasks, never
-    after. What they said is committed already and is answered whatever happens here.
-    """
-    if heard := set(ids):
+class SignsOfLife:
+    """Notes that workers spoke for leases of theirs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._noted: dict[WorkerId, float] = {}
+
+    async def note(self, ids: Iterable[WorkerId]) -> None:
+        """Note it of these workers, each at most once in NOTED_FOR_SEC, in a transaction of its own: workers are locked before
+        tasks, never after. What they said is committed already and is answered whatever happens here.
+        """
+        now = time.monotonic()
+        self._noted = {worker_id: at for worker_id, at in self._noted.items() if now - at < NOTED_FOR_SEC}
+        heard = set(ids) - self._noted.keys()
+        if not heard:
+            return
         try:
-            async with database.transaction() as connection:
-                await store.heard_from_many(connection, heard, claims=False, now=None)
+            async with self._database.transaction() as connection:
+                await store.heard_from_many(connection, heard, claims=False, now=self._database.now)
         except (BloomError, *RETRYABLE) as error:
             _log.warning("signs of life were not noted", extra={"reason": type(error).__name__})
+        else:
+            self._noted.update(dict.fromkeys(heard, now))
 
 
 class WorkerService:
@@ -47,7 +64,7 @@ class WorkerService:
         """Insert or update a worker by its name. Returns it, and whether it is new."""
         worker_id = WorkerId(request.name)
         async with self._database.transaction() as connection:
-            inserted = await store.upsert(connection, request, actor=actor, now=None)
+            inserted = await store.upsert(connection, request, actor=actor, now=self._database.now)
             await notify(connection, [QUEUE])
             return (await store.by_ids(connection, [worker_id]))[worker_id], inserted
 
@@ -62,7 +79,7 @@ class WorkerService:
     async def _set_draining(self, worker_id: WorkerId, draining: bool, action: AuditAction, actor: str) -> Worker:
         async with self._database.transaction() as connection:
             if not await store.set_draining(
-                connection, worker_id, draining=draining, action=action, actor=actor, now=None
+                connection, worker_id, draining=draining, action=action, actor=actor, now=self._database.now
             ):
                 raise worker_not_found(worker_id)
             await notify(connection, [QUEUE])

@@ -1,6 +1,5 @@
 """Typed calls of the workers' SQL."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from bloom.base.ids import WorkerId
-from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.workers.model import OFFLINE_AFTER_SEC, Worker, WorkerStatus
 from bloom.workers.schemas import Board, RegisterWorker
@@ -88,7 +87,7 @@ async def heard_from_many(
     now: datetime | None,
 ) -> None:
     """Note that these workers spoke, and what some of them told of their machines; `claims`: by the worker plane."""
-    told = json.dumps({worker_id: board.model_dump() for worker_id, board in (boards or {}).items()})
+    told = as_json({worker_id: board.model_dump() for worker_id, board in (boards or {}).items()})
     params = {"ids": sorted(set(ids)), "claims": claims, "boards": told, "now": now}
     await connection.execute(_SQL["heard_from_many"], params)
 
@@ -97,7 +96,7 @@ async def set_polling_many(
     connection: Connection, waits: Mapping[WorkerId, float | None], *, now: datetime | None
 ) -> None:
     """Note for how many seconds from now each (locked) worker's claim waits; None: it does not."""
-    items = json.dumps([{"worker_id": worker_id, "wait_sec": wait} for worker_id, wait in waits.items()])
+    items = as_json([{"worker_id": worker_id, "wait_sec": wait} for worker_id, wait in waits.items()])
     await connection.execute(_SQL["set_polling_many"], {"items": items, "now": now})
 
 
@@ -109,7 +108,7 @@ async def mark_silent(connection: Connection, *, now: datetime | None) -> list[W
 
 async def mark_expired_holders(connection: Connection, expiries: Mapping[WorkerId, datetime]) -> None:
     """Mark offline the holders of leases that expired at these times, if they were not heard from since."""
-    items = json.dumps([{"worker_id": w, "expires_at": at.isoformat()} for w, at in expiries.items()])
+    items = as_json([{"worker_id": w, "expires_at": at.isoformat()} for w, at in expiries.items()])
     await connection.execute(_SQL["mark_expired_holders"], {"items": items})
 
 

@@ -4,7 +4,6 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.responses import JSONResponse
 
 from bloom.base.fields import StorableText
 from bloom.base.ids import LeaseId
@@ -12,6 +11,7 @@ from bloom.tasks.routes.parameters import PathTaskId
 from bloom.tasks.schemas import UploadAnswer
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.uploading import Received, UploadCall, UploadService
+from bloom.web.answers import JsonAnswer
 from bloom.web.parameters import Caller
 
 _PATH = re.compile(r"/api/runtime/llm-tasks/[^/]+/output")
@@ -63,4 +63,4 @@ def output_routes(uploads: UploadService, holding: HoldingService) -> APIRouter:
 
 def _answer(received: Received) -> Response:
     fields = {"output_ref": received.output_ref, "received": received.received, "cancel": received.cancel}
-    return JSONResponse(fields, headers={"Upload-Offset": str(received.received)})
+    return JsonAnswer(fields, headers={"Upload-Offset": str(received.received)})

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
-from starlette.responses import JSONResponse
 
 from bloom.artifacts.schemas import artifact_fields
 from bloom.base.errors import BloomError, Unavailable, Upstream
@@ -30,8 +29,9 @@ from bloom.tasks.service.completing import Completed, CompletionService
 from bloom.tasks.service.granting import ClaimRequest, GrantService, LeaseRequest
 from bloom.tasks.service.holding import EventsCall, HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
+from bloom.web.answers import JsonAnswer
 from bloom.web.auth import Principal
-from bloom.web.bodies import StrictRoute
+from bloom.web.direct import DirectRoute
 from bloom.web.disconnect import unless_gone
 from bloom.web.parameters import Caller
 from bloom.web.roles import require_own_name
@@ -44,7 +44,7 @@ def work_routes(
     granting: GrantService, holding: HoldingService, completing: CompletionService, removal: WorkerRemovalService
 ) -> APIRouter:
     """The router below `/api/runtime`."""
-    router = APIRouter(route_class=StrictRoute, tags=["work"])
+    router = APIRouter(route_class=DirectRoute, tags=["work"])
 
     @router.post("/llm-tasks/{task_id}/lease", status_code=201)
     async def lease(task_id: PathTaskId, caller: Caller, body: LeaseTask | None = None) -> Response:
@@ -57,7 +57,7 @@ def work_routes(
         async with holding.hidden_from_strangers(task_id, caller.worker_id, only=("task_not_found", "not_queued")):
             granted = await granting.lease(request)
         worker = None if granted.worker is None else worker_fields(granted.worker)
-        return JSONResponse({"lease": lease_fields(granted.lease), "worker": worker}, status_code=201)
+        return JsonAnswer({"lease": lease_fields(granted.lease), "worker": worker}, status_code=201)
 
     @router.post("/llm-tasks/{task_id}/heartbeat")
     async def heartbeat(task_id: PathTaskId, caller: Caller, body: Heartbeat | None = None) -> Response:
@@ -65,7 +65,7 @@ def work_routes(
         lease_id = None if body is None or body.lease_id is None else LeaseId(body.lease_id)
         async with holding.hidden_from_strangers(task_id, caller.worker_id):
             fields = lease_fields(await holding.heartbeat(task_id, lease_id, worker_id=caller.worker_id))
-        return JSONResponse({"lease": fields, "expires_at": fields["expires_at"]})
+        return JsonAnswer({"lease": fields, "expires_at": fields["expires_at"]})
 
     @router.post("/llm-tasks/{task_id}/complete")
     async def complete(task_id: PathTaskId, caller: Caller, body: CompleteTask) -> Response:
@@ -73,7 +73,7 @@ def work_routes(
         lease_id = None if body.lease_id is None else LeaseId(body.lease_id)
         async with holding.hidden_from_strangers(task_id, caller.worker_id):
             completed = await completing.complete(task_id, lease_id, body, worker_id=caller.worker_id, key=caller.name)
-        return JSONResponse(_completed_fields(completed))
+        return JsonAnswer(_completed_fields(completed))
 
     @router.post("/llm-tasks/{task_id}/events", response_model=AppendAnswer)
     async def append_events(task_id: PathTaskId, caller: Caller, body: AppendEvents) -> Response:
@@ -81,19 +81,19 @@ def work_routes(
         call = EventsCall(task_id, LeaseId(body.lease_id), body.events, caller.worker_id)
         async with holding.hidden_from_strangers(task_id, caller.worker_id):
             appended = await holding.append_events(call)
-        return JSONResponse({"accepted": appended.accepted, "next_seq": appended.next_seq, "cancel": appended.cancel})
+        return JsonAnswer({"accepted": appended.accepted, "next_seq": appended.next_seq, "cancel": appended.cancel})
 
     @router.get("/workers/{worker_id}")
     async def get_worker(worker_id: PathWorkerId) -> Response:
         """A worker with its active leases."""
         worker, held = await removal.worker_with_leases(worker_id)
-        return JSONResponse({**worker_fields(worker), "leases": [lease_fields(lease) for lease in held]})
+        return JsonAnswer({**worker_fields(worker), "leases": [lease_fields(lease) for lease in held]})
 
     @router.delete("/workers/{worker_id}")
     async def remove_worker(worker_id: PathWorkerId, caller: Caller) -> Response:
         """Remove a worker; its active leases end and their tasks go back to the queue."""
         await removal.remove(worker_id, actor=caller.name)
-        return JSONResponse({"removed": True, "id": worker_id})
+        return JsonAnswer({"removed": True, "id": worker_id})
 
     @router.post("/workers/{worker_id}/claim", response_model=ClaimAnswer)
     async def claim(request: Request, worker_id: PathWorkerId, caller: Caller, body: Claim) -> Response:
@@ -103,7 +103,7 @@ def work_routes(
         )
         granted = await unless_gone(request, granting.claim(wanted)) or ()
         leases = [{"lease": lease_fields(item.lease), "task": task_fields(item.task)} for item in granted]
-        return JSONResponse({"leases": leases})
+        return JsonAnswer({"leases": leases})
 
     @router.post("/workers/{worker_id}/extend", response_model=ExtendAnswer)
     async def extend(worker_id: PathWorkerId, body: Extend) -> Response:
@@ -118,7 +118,7 @@ def work_routes(
             }
             for item in extended
         ]
-        return JSONResponse({"leases": outcomes})
+        return JsonAnswer({"leases": outcomes})
 
     @router.post("/workers/{worker_id}/complete", response_model=CompleteBatchAnswer)
     async def complete_batch(worker_id: PathWorkerId, caller: Caller, body: CompleteBatch) -> Response:
@@ -127,7 +127,7 @@ def work_routes(
         for start in range(0, len(body.completions), ITEMS_AT_ONCE):
             some = body.completions[start : start + ITEMS_AT_ONCE]
             outcomes += await asyncio.gather(*(_complete_item(worker_id, caller, item) for item in some))
-        return JSONResponse({"completions": outcomes})
+        return JsonAnswer({"completions": outcomes})
 
     async def _complete_item(worker_id: WorkerId, caller: Principal, item: Any) -> dict[str, Any]:
         try:
@@ -140,7 +140,7 @@ def work_routes(
         task_id = TaskId(wanted.task_id)
         try:
             async with holding.hidden_from_strangers(task_id, caller.worker_id):
-                completed = await completing.complete(
+                status = await completing.report(
                     task_id, LeaseId(wanted.lease_id), wanted, worker_id=worker_id, key=caller.name
                 )
         except (Unavailable, Upstream) as error:
@@ -148,7 +148,7 @@ def work_routes(
             return {**ids, "outcome": Unavailable.code, "error": error.message}
         except BloomError as error:
             return {**ids, "outcome": error.code, "error": error.message}
-        return {**ids, "outcome": "ok", "task_status": completed.task.status}
+        return {**ids, "outcome": "ok", "task_status": status}
 
     return router
 

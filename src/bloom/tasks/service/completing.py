@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bloom.artifacts import store as artifacts
 from bloom.artifacts.model import Artifact, Placement
@@ -21,7 +20,7 @@ from bloom.tasks.service.tasks import LIST_CUT_CHARS
 from bloom.tasks.store import completions, leases, rejected, tasks
 from bloom.tasks.store.completions import Accepted, Completion, Reported
 from bloom.tasks.store.rejected import LateReport
-from bloom.workers.service import note_heard
+from bloom.workers.service import SignsOfLife
 
 ERROR_OUTPUT_MAX_CHARS = 1024 * 1024
 """What an error completion may keep of its output, in its result; only a success makes an artifact."""
@@ -37,6 +36,8 @@ class Submission:
     placement: Placement | None
     text: str | None
     text_cut: bool
+    shown: bool
+    """Whether the caller wants to see what came of it; reading that back costs more than the completion itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,23 @@ class Completed:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Where the task went, whether the content that was placed belongs to an artifact now, and what the caller is shown."""
+
+    status: TaskStatus
+    placed: bool
+    shown: Completed | None
+
+
 class CompletionService:
     """Accepts reports."""
 
-    def __init__(self, database: Database, artifact_service: ArtifactService) -> None:
+    def __init__(self, database: Database, artifact_service: ArtifactService, signs: SignsOfLife) -> None:
         self._database = database
+        self._signs = signs
         self._artifacts = artifact_service
-        self._completions: Batcher[Submission, Completed] = Batcher("complete", self._complete_many, max_batch=64)
+        self._completions: Batcher[Submission, _Outcome] = Batcher("complete", self._complete_many, max_batch=64)
 
     async def complete(
         self,
@@ -76,6 +87,26 @@ class CompletionService:
         is not what the report names, or `cancelled` when a person asked for the end before (the lease then ends, and the task
         is cancelled).
         """
+        outcome = await self._report(task_id, lease_id, body, worker_id=worker_id, key=key, shown=True)
+        assert outcome.shown is not None  # noqa: S101 (asked for)
+        return outcome.shown
+
+    async def report(
+        self, task_id: TaskId, lease_id: LeaseId, body: ReportBody, *, worker_id: WorkerId, key: str | None = None
+    ) -> TaskStatus:
+        """The same for a worker, who is told only where the task went: nothing is read back for it."""
+        return (await self._report(task_id, lease_id, body, worker_id=worker_id, key=key, shown=False)).status
+
+    async def _report(
+        self,
+        task_id: TaskId,
+        lease_id: LeaseId | None,
+        body: ReportBody,
+        *,
+        worker_id: WorkerId | None,
+        key: str | None,
+        shown: bool,
+    ) -> _Outcome:
         success = body.status == "success"
         text = body.output
         if body.output_ref is not None:
@@ -115,27 +146,25 @@ class CompletionService:
         )
         try:
             text_cut = placement is not None and placement.preview is not None and not inline
-            completed = await self._completions.submit(Submission(completion, placement, text, text_cut))
+            outcome = await self._completions.submit(Submission(completion, placement, text, text_cut, shown))
         except (NotFound, Conflict):
             await self._discard(placement)
             raise
-        if placement is not None and (
-            completed.artifact is None or completed.artifact.object_key != placement.object_key
-        ):
+        if not outcome.placed:
             # A repetition, or a task that was handed back: the object belongs to no artifact.
             await self._discard(placement)
-        return completed
+        return outcome
 
     async def _discard(self, placement: Placement | None) -> None:
         if placement is not None:
             await self._artifacts.discard(placement)
 
-    async def _complete_many(self, items: Sequence[Submission]) -> Sequence[Completed | BloomError]:
+    async def _complete_many(self, items: Sequence[Submission]) -> Sequence[_Outcome | BloomError]:
         async with self._database.transaction() as connection:
             reports = [item.completion for item in items]
             await leases.lock_tasks(connection, [report.task_id for report in reports])
             placed = {n: item.completion for n, item in enumerate(items) if item.placement is not None}
-            accepted = await completions.complete_many(connection, placed, now=None)
+            accepted = await completions.complete_many(connection, placed, now=self._database.now)
             for n, outcome in accepted.items():
                 placement = items[n].placement
                 if outcome.artifact_id is not None and placement is not None and placement.chunks:
@@ -143,11 +172,11 @@ class CompletionService:
             outcomes = await self._outcomes(connection, items, accepted)
             await self._keep_rejected(connection, items, outcomes)
             await notify(connection, _topics(reports, accepted))
-        await note_heard(self._database, (outcome.worker_id for outcome in accepted.values()))
+        await self._signs.note(outcome.worker_id for outcome in accepted.values())
         return outcomes
 
     async def _keep_rejected(
-        self, connection: Connection, items: Sequence[Submission], outcomes: Sequence[Completed | BloomError]
+        self, connection: Connection, items: Sequence[Submission], outcomes: Sequence[_Outcome | BloomError]
     ) -> None:
         """Keep what workers report of leases that they have lost. A hand-back reports no work."""
         late = [
@@ -157,34 +186,40 @@ class CompletionService:
             if item.completion.worker_id is not None and not item.completion.hand_back
         ]
         if late:
-            await rejected.keep_many(connection, late, cut=ERROR_OUTPUT_MAX_CHARS, now=None)
+            await rejected.keep_many(connection, late, cut=ERROR_OUTPUT_MAX_CHARS, now=self._database.now)
 
     async def _outcomes(
         self, connection: Connection, items: Sequence[Submission], accepted: dict[int, Accepted]
-    ) -> list[Completed | BloomError]:
+    ) -> list[_Outcome | BloomError]:
         """Answers to all reports, those that were refused classified under the same locks."""
-        reports = [item.completion for item in items]
-        found = await tasks.by_ids(connection, [report.task_id for report in reports])
-        lease_ids = [outcome.lease_id for outcome in accepted.values()]
-        lease_ids += [report.lease_id for n, report in enumerate(reports) if n not in accepted and report.lease_id]
-        results = await completions.results_by_leases(connection, lease_ids)
+        looked_at = {n: item.completion for n, item in enumerate(items) if item.shown or n not in accepted}
+        found = await tasks.by_ids(connection, [report.task_id for report in looked_at.values()]) if looked_at else {}
+        lease_ids = [accepted[n].lease_id if n in accepted else report.lease_id for n, report in looked_at.items()]
+        named = [lease_id for lease_id in lease_ids if lease_id is not None]
+        results = await completions.results_by_leases(connection, named) if named else {}
         made = [known.result.artifact_id for known in results.values() if known.result.artifact_id is not None]
-        outputs = await artifacts.by_ids(connection, made)
-        outcomes: list[Completed | BloomError] = []
-        for n, report in enumerate(reports):
+        outputs = await artifacts.by_ids(connection, made) if made else {}
+        outcomes: list[_Outcome | BloomError] = []
+        for n, item in enumerate(items):
+            report, outcome = item.completion, accepted.get(n)
             task = found.get(report.task_id)
-            if task is None:
-                outcomes.append(refusals.task_not_found(report.task_id))
-            elif n in accepted:
-                outcome = accepted[n]
-                if outcome.next_status is TaskStatus.CANCELLED:
-                    outcomes.append(refusals.cancelled())
-                    continue
+            if outcome is not None and outcome.next_status is TaskStatus.CANCELLED:
+                outcomes.append(refusals.cancelled())
+            elif outcome is not None:
                 result = results[outcome.lease_id].result if outcome.lease_id in results else None
-                outcomes.append(Completed(task, result, _artifact(outputs, result)))
+                shown = None if task is None else Completed(task, result, _artifact(outputs, result))
+                outcomes.append(_Outcome(outcome.next_status, outcome.artifact_id is not None, shown))
+            elif task is None:
+                outcomes.append(refusals.task_not_found(report.task_id))
             else:
-                outcomes.append(_refused(report, task, results, outputs))
+                refused = _refused(report, task, results, outputs)
+                outcomes.append(refused if isinstance(refused, BloomError) else _repeated(refused, item.placement))
         return outcomes
+
+
+def _repeated(first: Completed, placement: Placement | None) -> _Outcome:
+    placed = placement is not None and first.artifact is not None and first.artifact.object_key == placement.object_key
+    return _Outcome(first.task.status, placed, first)
 
 
 def _refused(
@@ -216,8 +251,10 @@ def _artifact(outputs: Mapping[ArtifactId, Artifact], result: Result | None) -> 
 
 
 def _digest(report: ReportBody) -> str:
-    body: dict[str, Any] = report.model_dump(mode="json", exclude={"lease_id", "task_id"})
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    """By which the repetition of a report is known, in whatever order its metrics stand."""
+    metrics = json.dumps(report.metrics.model_dump(mode="json"), sort_keys=True)
+    rest = report.model_dump_json(exclude={"lease_id", "task_id", "metrics"})
+    return hashlib.sha256(f"{metrics}{rest}".encode()).hexdigest()
 
 
 def _topics(reports: Sequence[Completion], accepted: dict[int, Accepted]) -> list[str]:

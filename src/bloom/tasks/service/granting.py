@@ -13,6 +13,7 @@ from bloom.db.pool import Connection, Database
 from bloom.tasks.model import Lease, Task, TaskStatus
 from bloom.tasks.routing import Candidate, Seat, assign, choose
 from bloom.tasks.service import refusals
+from bloom.tasks.service.waiting import ClaimWatch
 from bloom.tasks.store import leases, tasks
 from bloom.tasks.store.leases import Grant, LabelGroup, Leasable
 from bloom.workers import store as workers
@@ -66,9 +67,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim got. `look_again`: a task may be waiting for another worker for a second."""
+    """What a claim got, and the labels of its worker. `look_again`: a task may be waiting for another worker for a second."""
 
     granted: Sequence[Granted]
+    labels: frozenset[str]
     look_again: bool = False
 
 
@@ -77,7 +79,7 @@ class GrantService:
 
     def __init__(self, database: Database, hub: Hub) -> None:
         self._database = database
-        self._hub = hub
+        self.watch = ClaimWatch(database, hub)
         self._lease_calls: Batcher[LeaseRequest, Granted] = Batcher("lease", self._lease_many)
         self._claims: Batcher[ClaimRequest, Claimed] = Batcher("claim", self._claim_many)
 
@@ -97,21 +99,23 @@ class GrantService:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_sec
-        with self._hub.subscribe(QUEUE) as news:
+        with self.watch.enter(request.worker_id) as waiting:
             while True:
+                await waiting.gather(deadline - loop.time())
                 left = max(deadline - loop.time(), 0)
                 claimed = await self._claims.submit(replace(request, wait_sec=left))
                 if claimed.granted or left <= 0:
                     return claimed.granted
+                waiting.labels = claimed.labels
                 left = deadline - loop.time()
-                await news.wait(min(left, STICKY_RECHECK_SEC) if claimed.look_again else left)
+                await waiting.wait(min(left, STICKY_RECHECK_SEC) if claimed.look_again else left)
 
     # --- one named task -----------------------------------------------------------------------------------------------
 
     async def _lease_many(self, items: Sequence[LeaseRequest]) -> Sequence[Granted | BloomError]:
         outcomes: list[Granted | BloomError | None] = [None] * len(items)
         async with self._database.transaction() as connection:
-            await leases.promote_due(connection, now=None)
+            await leases.promote_due(connection, now=self._database.now)
             pending = list(range(len(items)))
             for _ in range(MAX_CHOICES):
                 pending = await self._lease_round(connection, items, pending, outcomes)
@@ -172,21 +176,22 @@ class GrantService:
             taken.add(item.task_id)
             free[worker_id] -= 1
             grants[n] = Grant(item.task_id, new_lease_id(), worker_id, item.ttl_seconds, None, item.actor)
-        granted = await leases.grant_many(connection, list(grants.values()), now=None) if grants else {}
-        counted = await workers.by_ids(connection, [grant.worker_id for grant in grants.values()]) if grants else {}
+        granted = await leases.grant_many(connection, list(grants.values()), now=self._database.now) if grants else {}
         for n, grant in grants.items():
             lease, task = granted[grant.task_id]
-            outcomes[n] = Granted(lease, task, counted[grant.worker_id])
+            worker = locked[grant.worker_id]
+            holds = worker.max_concurrency - free[grant.worker_id]
+            outcomes[n] = Granted(lease, task, replace(worker, active_leases=holds))
         return again
 
     # --- the next tasks of a worker -----------------------------------------------------------------------------------
 
     async def _claim_many(self, items: Sequence[ClaimRequest]) -> Sequence[Claimed | BloomError]:
         async with self._database.transaction() as connection:
-            await leases.promote_due(connection, now=None)
+            await leases.promote_due(connection, now=self._database.now)
             locked = await workers.lock(connection, [item.worker_id for item in items])
             boards = {item.worker_id: item.board for item in items if item.board is not None}
-            await workers.heard_from_many(connection, locked, claims=True, boards=boards, now=None)
+            await workers.heard_from_many(connection, locked, claims=True, boards=boards, now=self._database.now)
             replayed = await self._replay(connection, items)
             first: dict[tuple[WorkerId, str], int] = {}
             for n, item in enumerate(items):
@@ -202,8 +207,12 @@ class GrantService:
             }
             _bound_by_free_slots(list(seats.values()), locked)
             grants = await self._seat(connection, items, seats)
-            granted = await leases.grant_many(connection, [grant for _, grant in grants], now=None) if grants else {}
-            fresh = len(grants) < len(seats) and await leases.any_fresh_claimable(connection, now=None)
+            granted = (
+                await leases.grant_many(connection, [grant for _, grant in grants], now=self._database.now)
+                if grants
+                else {}
+            )
+            fresh = len(grants) < len(seats) and await leases.any_fresh_claimable(connection, now=self._database.now)
             got: dict[int, list[Granted]] = {}
             for n, grant in grants:
                 got.setdefault(n, []).append(Granted(*granted[grant.task_id]))
@@ -211,7 +220,7 @@ class GrantService:
             for n, item in enumerate(items):
                 if item.worker_id in locked:
                     waits[item.worker_id] = None if n in got or n in replayed or item.wait_sec <= 0 else item.wait_sec
-            await workers.set_polling_many(connection, waits, now=None)
+            await workers.set_polling_many(connection, waits, now=self._database.now)
             await notify(connection, [task_topic(grant.task_id) for _, grant in grants])
         outcomes: list[Claimed | BloomError] = []
         for n, item in enumerate(items):
@@ -219,7 +228,7 @@ class GrantService:
                 outcomes.append(worker_not_found(item.worker_id))
             else:
                 answer = replayed[n] if n in replayed else got.get(first[item.worker_id, item.request_id], [])
-                outcomes.append(Claimed(answer, look_again=fresh))
+                outcomes.append(Claimed(answer, frozenset(locked[item.worker_id].labels), look_again=fresh))
         return outcomes
 
     async def _replay(self, connection: Connection, items: Sequence[ClaimRequest]) -> dict[int, list[Granted]]:
@@ -244,23 +253,23 @@ class GrantService:
         grants: list[tuple[int, Grant]] = []
         number = {id(seat): n for n, seat in seats.items()}
         seen: set[TaskId] = set()
-        unseated = 0
+        unseated = False
         while free := [seat for seat in seats.values() if seat.free > 0]:
             slots: dict[frozenset[str], int] = {}
             for seat in free:
                 slots[seat.labels] = slots.get(seat.labels, 0) + seat.free
-            found = await leases.lock_candidates(
+            found, others = await leases.lock_candidates(
                 connection,
                 [LabelGroup(labels, count) for labels, count in slots.items()],
                 workers=[seat.worker_id for seat in free],
                 seen=seen,
-                now=None,
+                now=self._database.now,
             )
             if not found:
                 break
             seen.update(candidate.task_id for candidate in found)
             pairs = assign(found, free)
-            unseated += len(found) - len(pairs)
+            unseated = unseated or others or len(pairs) < len(found)
             for candidate, seat in pairs:
                 item = items[number[id(seat)]]
                 actor = worker_actor(item.worker_id)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from bloom.audit.model import REAPER
@@ -19,7 +20,7 @@ from bloom.tasks.store import events, leases
 from bloom.tasks.store.leases import Expired, Extended, TaskState
 from bloom.workers import store as workers
 from bloom.workers.schemas import Board
-from bloom.workers.service import note_heard, worker_not_found
+from bloom.workers.service import SignsOfLife, worker_not_found
 
 REAP_BATCH = 500
 
@@ -73,8 +74,9 @@ class Appended:
 class HoldingService:
     """Keeping and losing leases."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, signs: SignsOfLife) -> None:
         self._database = database
+        self._signs = signs
         self._heartbeats: Batcher[HeartbeatCall, Lease] = Batcher("heartbeat", self._heartbeat_many)
         self._extends: Batcher[ExtendCall, Sequence[ExtendedLease]] = Batcher("extend", self._extend_many)
         self._appends: Batcher[EventsCall, Appended] = Batcher("events", self._append_many)
@@ -134,9 +136,9 @@ class HoldingService:
         reaped: list[Expired] = []
         while True:
             async with self._database.transaction() as connection:
-                expired = await leases.expire_many(connection, actor=REAPER, limit=REAP_BATCH, now=None)
-                requeued = any(lease.next_status is TaskStatus.QUEUED for lease in expired)
-                await notify(connection, [*([QUEUE] if requeued else []), *(task_topic(x.task_id) for x in expired)])
+                expired = await leases.expire_many(connection, actor=REAPER, limit=REAP_BATCH, now=self._database.now)
+                # One that dies, too, may let the next task of its concurrency key go.
+                await notify(connection, [*([QUEUE] if expired else []), *(task_topic(x.task_id) for x in expired)])
             reaped += expired
             if len(expired) < REAP_BATCH:
                 break
@@ -151,14 +153,20 @@ class HoldingService:
     async def mark_silent_workers(self) -> list[WorkerId]:
         """Mark offline the workers that were silent for too long; returns them."""
         async with self._database.transaction() as connection:
-            return await workers.mark_silent(connection, now=None)
+            return await workers.mark_silent(connection, now=self._database.now)
+
+    async def pass_lost_turns(self) -> None:
+        """Give a task of each concurrency key its turn where an older release, serving beside this one, has forgotten it."""
+        async with self._database.transaction() as connection:
+            if await leases.pass_lost_turns(connection):
+                await notify(connection, [QUEUE])
 
     async def promote_due(self) -> float | None:
         """Make tasks whose `run_at` has come claimable and tell those who wait; seconds until the next, None for none."""
         async with self._database.transaction() as connection:
-            if await leases.promote_due(connection, now=None):
+            if await leases.promote_due(connection, now=self._database.now):
                 await notify(connection, [QUEUE])
-            return await leases.seconds_to_next_due(connection, now=None)
+            return await leases.seconds_to_next_due(connection, now=self._database.now)
 
     async def _heartbeat_many(self, items: Sequence[HeartbeatCall]) -> Sequence[Lease | BloomError]:
         async with self._database.transaction() as connection:
@@ -173,7 +181,7 @@ class HoldingService:
             pairs = [(lease_id, items[n].worker_id) for n, lease_id in speaking.items()]
             extended = await self._extend_locked(connection, pairs)
             heard = {lease.lease.worker_id for lease in extended.values()}
-        await note_heard(self._database, heard)
+        await self._signs.note(heard)
         outcomes: list[Lease | BloomError] = []
         for n, item in enumerate(items):
             prolonged = extended.get(speaking[n]) if n in speaking else None
@@ -188,7 +196,7 @@ class HoldingService:
         async with self._database.transaction() as connection:
             known = await workers.lock(connection, [item.worker_id for item in items])
             boards = {item.worker_id: item.board for item in items if item.board is not None}
-            await workers.heard_from_many(connection, known, claims=True, boards=boards, now=None)
+            await workers.heard_from_many(connection, known, claims=True, boards=boards, now=self._database.now)
             pairs = [(lease_id, item.worker_id) for item in items for lease_id in item.lease_ids]
             await leases.lock_tasks_of_leases(connection, [lease_id for lease_id, _ in pairs])
             extended = await self._extend_locked(connection, pairs)
@@ -215,12 +223,12 @@ class HoldingService:
                     outcomes.append(refusals.lease_lost())
                     continue
                 current.add((item.lease_id, item.worker_id))
-                outcomes.append(await _append(connection, item, state.cancel_asked))
+                outcomes.append(await _append(connection, item, state.cancel_asked, now=self._database.now))
             # Events are a sign of life as good as any: they renew the lease too.
             extended = await self._extend_locked(connection, current)
             await notify(connection, (task_topic(item.task_id) for item in items))
             heard = {lease.lease.worker_id for lease in extended.values()}
-        await note_heard(self._database, heard)
+        await self._signs.note(heard)
         return outcomes
 
     async def _extend_locked(
@@ -229,12 +237,14 @@ class HoldingService:
         wanted = list(pairs)
         if not wanted:
             return {}
-        extended = await leases.extend_many(connection, wanted, now=None)
+        extended = await leases.extend_many(connection, wanted, now=self._database.now)
         await notify(connection, (task_topic(e.lease.task_id) for e in extended.values() if e.was_leased))
         return extended
 
 
-async def _append(connection: Connection, item: EventsCall, cancel: bool) -> Appended | BloomError:
+async def _append(
+    connection: Connection, item: EventsCall, cancel: bool, *, now: datetime | None
+) -> Appended | BloomError:
     last = await events.last_seq(connection, item.lease_id)
     ordered = sorted({event.seq: event for event in item.events}.values(), key=lambda event: event.seq)
     new = [event for event in ordered if last is None or event.seq > last]
@@ -244,7 +254,7 @@ async def _append(connection: Connection, item: EventsCall, cancel: bool) -> App
             f"Events of a lease come without a gap; the next one is {expected}.", code="events_gap", next_seq=expected
         )
     if new:
-        await events.append_many(connection, item.task_id, item.lease_id, new, worker_id=item.worker_id, now=None)
+        await events.append_many(connection, item.task_id, item.lease_id, new, worker_id=item.worker_id, now=now)
     return Appended(len(new), expected + len(new), cancel)
 
 

@@ -30,5 +30,5 @@ class WorkerRemovalService:
             if not await workers.lock(connection, [worker_id]):
                 raise worker_not_found(worker_id)
             await leases.lock_tasks_of_worker(connection, worker_id)
-            freed = await leases.remove_worker(connection, worker_id, actor=actor, now=None)
+            freed = await leases.remove_worker(connection, worker_id, actor=actor, now=self._database.now)
             await notify(connection, [*([QUEUE] if freed else []), *(task_topic(task_id) for task_id in freed)])

@@ -1,7 +1,6 @@
 """Creating, reading, cancelling and requeueing tasks, and their events."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +11,10 @@ from bloom.base.ids import ResultId, TaskId, new_task_id
 from bloom.db.batcher import Batcher
 from bloom.db.hub import DUE, QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
-from bloom.tasks.model import FINAL, Event, RejectedResult, Result, Task, TaskStatus
+from bloom.tasks.model import FINAL, HELD, Event, RejectedResult, Result, Task, TaskStatus
 from bloom.tasks.schemas import CreateTask
 from bloom.tasks.service.refusals import result_not_found, task_not_found
-from bloom.tasks.store import completions, events, leases, rejected, tasks
+from bloom.tasks.store import completions, counts, events, leases, rejected, tasks
 from bloom.tasks.store.tasks import NewTask
 from bloom.workers import store as workers
 
@@ -54,7 +53,7 @@ class TaskService:
             if key is None or first_of_key.setdefault(key, item) is item:
                 to_insert.append(item)
         async with self._database.transaction() as connection:
-            inserted = await tasks.insert_many(connection, to_insert, now=None)
+            inserted = await tasks.insert_many(connection, to_insert, now=self._database.now)
             repeated = [item for item in items if item.id not in inserted]
             found = await self._find_repeated(connection, repeated)
             await notify(connection, {QUEUE if row["due"] else DUE for row in inserted.values()})
@@ -103,15 +102,19 @@ class TaskService:
     async def stats(self) -> dict[str, dict[str, int | dict[str, int]]]:
         """Counts of tasks by state, leases and workers."""
         async with self._database.transaction() as connection:
-            counted = await tasks.count_by_status(connection)
-            lease_counts = await leases.count_leases(connection)
+            counted = await counts.total(connection)
             worker_counts = await workers.count(connection)
-        by_status: dict[str, int] = {status.value: counted.get(status, 0) for status in TaskStatus}
+        by_status: dict[str, int] = {status.value: n for status, n in counted.by_status.items()}
         return {
             "tasks": {"total": sum(by_status.values()), "by_status": by_status},
-            "leases": {**lease_counts},
+            "leases": {"total": counted.leases, "active": sum(counted.by_status[status] for status in HELD)},
             "workers": {**worker_counts},
         }
+
+    async def tidy_counts(self) -> None:
+        """Keep what `stats` reads short and right."""
+        async with self._database.transaction() as connection:
+            await counts.tidy(connection, now=self._database.now)
 
     async def cancel(self, task_id: TaskId, *, actor: str) -> Task:
         """End a queued task at once, or have the worker that holds it told. Repeating this on a held task changes nothing.
@@ -120,7 +123,7 @@ class TaskService:
         """
         async with self._database.transaction() as connection:
             await leases.lock_tasks(connection, [task_id])
-            changed = await completions.cancel(connection, task_id, actor=actor, now=None)
+            changed = await completions.cancel(connection, task_id, actor=actor, now=self._database.now)
             task = (await tasks.by_ids(connection, [task_id])).get(task_id)
             if task is None:
                 raise task_not_found(task_id)
@@ -137,7 +140,7 @@ class TaskService:
         """
         async with self._database.transaction() as connection:
             await leases.lock_tasks(connection, [task_id])
-            changed = await completions.requeue(connection, task_id, actor=actor, now=None)
+            changed = await completions.requeue(connection, task_id, actor=actor, now=self._database.now)
             task = (await tasks.by_ids(connection, [task_id])).get(task_id)
             if task is None:
                 raise task_not_found(task_id)
@@ -182,8 +185,7 @@ class TaskService:
 
 
 def _new_task(request: CreateTask, *, actor: str, header_key: str | None) -> NewTask:
-    body = request.model_dump(mode="json", exclude={"idempotency_key"})
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    key = request.idempotency_key or header_key
     fields = {
         "context_id": request.context_id,
         "agent_slug": request.agent_slug,
@@ -201,7 +203,12 @@ def _new_task(request: CreateTask, *, actor: str, header_key: str | None) -> New
         "max_attempts": request.max_attempts,
     }
     # Keys are kept per API key; the actor is who showed it.
-    return NewTask(new_task_id(), fields, actor, actor, request.idempotency_key or header_key, digest)
+    return NewTask(new_task_id(), fields, actor, actor, key, "" if key is None else _digest(request))
+
+
+def _digest(request: CreateTask) -> str:
+    """By which another request with the same idempotency key is known for the same one."""
+    return hashlib.sha256(request.model_dump_json(exclude={"idempotency_key"}).encode()).hexdigest()
 
 
 def _queued(item: NewTask, seq: int, created_at: datetime) -> Task:

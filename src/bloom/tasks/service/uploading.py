@@ -16,7 +16,7 @@ from bloom.tasks.service import refusals
 from bloom.tasks.service.holding import lease_refusal
 from bloom.tasks.store import leases, uploads
 from bloom.tasks.store.uploads import OpenUpload, Piece
-from bloom.workers.service import note_heard
+from bloom.workers.service import SignsOfLife
 
 HEARD_EVERY_SEC = 10.0
 """A worker counts as silent after a minute; noting a sign of life is a transaction of its own."""
@@ -78,8 +78,9 @@ class _Growing:
 class UploadService:
     """Receives large outputs."""
 
-    def __init__(self, database: Database, *, max_bytes: int) -> None:
+    def __init__(self, database: Database, signs: SignsOfLife, *, max_bytes: int) -> None:
         self._database = database
+        self._signs = signs
         self._max_bytes = max_bytes
         # Of uploads that went through this process from their beginning; without one the completion reads all of it.
         self._digests: OrderedDict[ArtifactId, _Digest] = OrderedDict()
@@ -111,7 +112,7 @@ class UploadService:
     async def sweep(self) -> int:
         """Forget uploads that nobody completed; returns how many."""
         async with self._database.transaction() as connection:
-            return await uploads.sweep(connection, limit=SWEEP_BATCH, now=None)
+            return await uploads.sweep(connection, limit=SWEEP_BATCH, now=self._database.now)
 
     async def _open(self, call: UploadCall) -> _Growing:
         async with self._database.transaction() as connection:
@@ -139,7 +140,7 @@ class UploadService:
         async with self._database.transaction() as connection:
             await leases.lock_tasks(connection, [call.task_id])
             piece = Piece(growing.id, growing.received, data, unfinished, sha256)
-            if not await uploads.append(connection, piece, now=None):
+            if not await uploads.append(connection, piece, now=self._database.now):
                 found = await uploads.by_lease(connection, call.task_id, call.lease_id)
                 refusal = await _refusal(connection, call)
                 if refusal is None and found is not None:
@@ -156,7 +157,9 @@ class UploadService:
     async def _renew(self, connection: Connection, growing: _Growing) -> WorkerId | None:
         """Prolong the lease, unless it is past its end and only waits for the reaper. Its worker."""
         call = growing.call
-        extended = (await leases.extend_many(connection, [(call.lease_id, None)], now=None)).get(call.lease_id)
+        extended = (await leases.extend_many(connection, [(call.lease_id, None)], now=self._database.now)).get(
+            call.lease_id
+        )
         if extended is None:
             return None
         growing.cancel = extended.cancel_asked
@@ -168,7 +171,7 @@ class UploadService:
         if worker_id is None or time.monotonic() < growing.heard_at + HEARD_EVERY_SEC:
             return
         growing.heard_at = time.monotonic()
-        await note_heard(self._database, [worker_id])
+        await self._signs.note([worker_id])
 
     def _remember(self, upload_id: ArtifactId, digest: _Digest) -> None:
         self._digests[upload_id] = digest

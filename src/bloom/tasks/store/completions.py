@@ -1,6 +1,5 @@
 """Ending tasks: completion, cancellation, requeue."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +8,10 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from bloom.base.ids import ArtifactId, LeaseId, ResultId, TaskId, WorkerId
-from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.tasks.model import Result, TaskStatus
+from bloom.tasks.store.leases import pass_turns
 
 _SQL = load_queries("bloom.tasks.store", "completions.sql")
 
@@ -48,7 +48,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A report that was accepted, and where its task went; `backoff_sec` until a queued one is due again."""
+    """A report that was accepted, and where its task went; `runs_at`: when a queued one is due again."""
 
     lease_id: LeaseId
     worker_id: WorkerId
@@ -95,8 +95,9 @@ async def complete_many(
         }
         for n, item in completions.items()
     ]
-    params = {"items": json.dumps(items), "free_deaths": FREE_WORKER_DEATHS, "now": now}
+    params = {"items": as_json(items), "free_deaths": FREE_WORKER_DEATHS, "now": now}
     rows = await fetch_all(connection, _SQL["complete_many"], params)
+    await pass_turns(connection, [row["task_id"] for row in rows if row["ends_turn"]])
     return {
         row["n"]: Accepted(
             lease_id=row["lease_id"],
@@ -138,7 +139,9 @@ async def result(connection: Connection, task_id: TaskId, result_id: ResultId) -
 async def cancel(connection: Connection, task_id: TaskId, *, actor: str, now: datetime | None) -> bool:
     """Cancel a locked task or mark it; False when this changes nothing."""
     params = {"id": task_id, "actor": actor, "now": now}
-    return await fetch_one(connection, _SQL["cancel"], params) is not None
+    changed = await fetch_one(connection, _SQL["cancel"], params) is not None
+    await pass_turns(connection, [task_id] if changed else [])
+    return changed
 
 
 async def requeue(connection: Connection, task_id: TaskId, *, actor: str, now: datetime | None) -> bool:

@@ -13,8 +13,8 @@ with input as (
         size_bytes bigint, sha256 text, place text, content text, object_key text, url text, moves_to_store boolean,
         uploaded boolean, key text)
 ), accepted as (
-    select distinct on (t.id) i.*, t.desired_format, t.lease_id as held_lease_id, t.worker_id as held_by, t.attempts, t.max_attempts,
-           back.refunded,
+    select distinct on (t.id) i.*, t.desired_format, t.status as was, t.lease_id as held_lease_id,
+           t.worker_id as held_by, t.attempts, t.max_attempts, t.concurrency_key, back.refunded,
            case when t.cancel_requested_at is not null then 'cancelled'
                 when back.refunded then 'queued'
                 when i.success then 'completed'
@@ -96,9 +96,16 @@ with input as (
                'reason', case when a.refunded and a.next_status = 'queued' then 'handed_back' end, 'key', a.key))
     from accepted a join moved m on m.id = a.task_id
     order by a.n
+), counted as (
+    insert into bloom.counts (leased, running, queued, completed, failed, dead, cancelled)
+    select -count(*) filter (where was = 'leased'), -count(*) filter (where was = 'running'),
+           count(*) filter (where next_status = 'queued'), count(*) filter (where next_status = 'completed'),
+           count(*) filter (where next_status = 'failed'), count(*) filter (where next_status = 'dead'),
+           count(*) filter (where next_status = 'cancelled')
+    from accepted having count(*) > 0
 )
-select a.n, a.task_id, a.held_lease_id as lease_id, a.held_by as worker_id, a.next_status, m.runs_at, a.backoff_sec,
-       a.artifact_id
+select a.n, a.task_id, a.held_lease_id as lease_id, a.held_by as worker_id, a.next_status, m.runs_at, a.artifact_id,
+       a.concurrency_key is not null and a.next_status <> 'queued' as ends_turn
 from accepted a join moved m on m.id = a.task_id;
 
 -- name: results_by_leases
@@ -144,19 +151,27 @@ with cancelled as (
     union all
     select coalesce(%(now)s::timestamptz, now()), 'task_cancel_requested', 'task', id, %(actor)s,
            json_build_object('lease_id', lease_id) from marked
+), counted as (
+    insert into bloom.counts (queued, cancelled) select -count(*), count(*) from cancelled having count(*) > 0
 )
 select id from cancelled union all select id from marked;
 
 -- name: requeue
 -- Put a failed, dead or cancelled (and locked) task back into the queue with all its attempts.
 with requeued as (
-    update bloom.tasks
-    set status = 'queued', attempts = 0, worker_deaths = 0, run_at = null, due = true, lease_id = null, worker_id = null,
-        cancel_requested_at = null, updated_at = coalesce(%(now)s::timestamptz, now())
-    where id = %(id)s and status in ('failed', 'dead', 'cancelled')
-    returning id
+    update bloom.tasks t
+    set status = 'queued', attempts = 0, worker_deaths = 0, run_at = null, due = true, turn = true, lease_id = null,
+        worker_id = null, cancel_requested_at = null, updated_at = coalesce(%(now)s::timestamptz, now())
+    from bloom.tasks old
+    where t.id = %(id)s and t.status in ('failed', 'dead', 'cancelled') and old.id = t.id
+    returning t.id, old.status as was
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor)
     select coalesce(%(now)s::timestamptz, now()), 'task_requeued', 'task', id, %(actor)s from requeued
+), counted as (
+    insert into bloom.counts (queued, failed, dead, cancelled)
+    select count(*), -count(*) filter (where was = 'failed'), -count(*) filter (where was = 'dead'),
+           -count(*) filter (where was = 'cancelled')
+    from requeued having count(*) > 0
 )
 select id from requeued;

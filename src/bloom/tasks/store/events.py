@@ -1,12 +1,11 @@
 """Events of runs."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
 from bloom.base.clock import from_ms
 from bloom.base.ids import LeaseId, TaskId, WorkerId
-from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.tasks.model import Event
 from bloom.tasks.schemas import NewEvent
@@ -32,7 +31,7 @@ async def append_many(
     """Append `events` (in the order of their `seq`) to a locked task, if this is its current lease and `worker_id`, where it is
     given, holds it.
     """
-    items = json.dumps(
+    items = as_json(
         [
             {
                 "seq": event.seq,

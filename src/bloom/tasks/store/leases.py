@@ -1,6 +1,5 @@
 """Granting, prolonging and reaping leases."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +7,7 @@ from datetime import datetime
 from psycopg.rows import DictRow
 
 from bloom.base.ids import LeaseId, TaskId, WorkerId
-from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.tasks.model import Lease, LeaseStatus, Task, TaskStatus
 from bloom.tasks.routing import Candidate
@@ -23,6 +22,14 @@ class LabelGroup:
 
     labels: frozenset[str]
     slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a claimable task asks for: labels, and the worker that last ran its context, if any did."""
+
+    labels: frozenset[str]
+    last_worker_id: WorkerId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +118,32 @@ async def lock_candidates(
     workers: Sequence[WorkerId],
     seen: Iterable[TaskId],
     now: datetime | None,
-) -> list[Candidate]:
-    """Lock and return the first claimable tasks for each group, without those in `seen`; `workers` take part in the claim."""
+) -> tuple[list[Candidate], bool]:
+    """Lock and return the first claimable tasks for each group, without those in `seen`; `workers` take part in the claim.
+    With them: whether others were locked, which come later in the queue.
+    """
     items = [{"n": n, "labels": sorted(group.labels), "slots": group.slots} for n, group in enumerate(groups)]
-    params = {"groups": json.dumps(items), "workers": list(workers), "seen": list(seen), "now": now}
+    params = {"groups": as_json(items), "workers": list(workers), "seen": list(seen), "now": now}
     rows = await fetch_all(connection, _SQL["lock_candidates"], params)
-    found = {
-        row["id"]: Candidate(
-            task_id=row["id"],
-            labels=row["labels"],
-            last_worker_id=row["last_worker_id"],
-            rank=(-row["priority"], row["seq"]),
-            concurrency_key=row["concurrency_key"],
-        )
-        for row in rows
-    }
-    return list(found.values())
+    found: dict[TaskId, Candidate] = {}
+    left = [group.slots for group in groups]
+    for row in rows:
+        left[row["group_n"]] -= 1
+        if left[row["group_n"]] >= 0:
+            found[row["id"]] = Candidate(
+                task_id=row["id"],
+                labels=row["labels"],
+                last_worker_id=row["last_worker_id"],
+                rank=(-row["priority"], row["seq"]),
+                concurrency_key=row["concurrency_key"],
+            )
+    return list(found.values()), len(found) < len({row["id"] for row in rows})
+
+
+async def wanted(connection: Connection) -> list[Wanted]:
+    """What the tasks at the head of the queue ask for; nothing is locked."""
+    rows = await fetch_all(connection, _SQL["wanted"], {})
+    return [Wanted(frozenset(row["labels"]), row["last_worker_id"]) for row in rows]
 
 
 async def any_fresh_claimable(connection: Connection, *, now: datetime | None) -> bool:
@@ -170,7 +187,7 @@ async def grant_many(
     connection: Connection, grants: Sequence[Grant], *, now: datetime | None
 ) -> dict[TaskId, tuple[Lease, Task]]:
     """Lease tasks to workers, with audit. A task that is not queued and due any more is left out."""
-    items = json.dumps(
+    items = as_json(
         [
             {
                 "task_id": grant.task_id,
@@ -220,7 +237,7 @@ async def extend_many(
     their end. The rows of their tasks must be locked.
     """
     ordered = sorted(set(leases), key=lambda pair: (pair[0], pair[1] or ""))
-    items = json.dumps([{"lease_id": lease_id, "worker_id": worker_id} for lease_id, worker_id in ordered])
+    items = as_json([{"lease_id": lease_id, "worker_id": worker_id} for lease_id, worker_id in ordered])
     rows = await fetch_all(connection, _SQL["extend_many"], {"items": items, "now": now})
     return {
         row["id"]: Extended(_lease(row), row["cancel_asked"], row["task_status"] == TaskStatus.LEASED) for row in rows
@@ -233,10 +250,26 @@ async def expire_many(connection: Connection, *, actor: str, limit: int, now: da
     if not rows:
         return []
     params = {"ids": [row["id"] for row in rows], "actor": actor, "now": now}
-    return [
+    expired = [
         Expired(row["task_id"], row["worker_id"], row["expires_at"], TaskStatus(row["next_status"]))
         for row in await fetch_all(connection, _SQL["expire_many"], params)
     ]
+    await pass_turns(connection, [lease.task_id for lease in expired if lease.next_status is not TaskStatus.QUEUED])
+    return expired
+
+
+async def pass_turns(connection: Connection, ended: Sequence[TaskId]) -> None:
+    """Give the next task of each concurrency key of these its turn. Each statement that ends tasks is followed by this, under
+    the locks of the tasks: it then sees every task that was created before them.
+    """
+    if ended:
+        await connection.execute(_SQL["pass_turns"], {"ids": list(ended)})
+
+
+async def pass_lost_turns(connection: Connection) -> int:
+    """Give a task of each concurrency key that is not in use its turn, if none has it; returns how many."""
+    cursor = await connection.execute(_SQL["pass_lost_turns"])
+    return cursor.rowcount
 
 
 async def remove_worker(
@@ -244,7 +277,9 @@ async def remove_worker(
 ) -> list[TaskId]:
     """Delete a locked worker, end its leases and give back their (locked) tasks; returns those tasks."""
     params = {"worker_id": worker_id, "actor": actor, "now": now}
-    return [row["task_id"] for row in await fetch_all(connection, _SQL["remove_worker"], params)]
+    freed = [row["task_id"] for row in await fetch_all(connection, _SQL["remove_worker"], params)]
+    await pass_turns(connection, freed)
+    return freed
 
 
 async def leases_page(
@@ -252,7 +287,8 @@ async def leases_page(
 ) -> list[Lease]:
     """Up to `limit` leases with a `seq` below `before`, newest first."""
     params = {"status": status, "before": before, "limit": limit}
-    return [_lease(row) for row in await fetch_all(connection, _SQL["leases_page"], params)]
+    name = "leases_page" if status is None else "leases_page_by_status"
+    return [_lease(row) for row in await fetch_all(connection, _SQL[name], params)]
 
 
 async def leases_of_worker(connection: Connection, worker_id: WorkerId) -> list[Lease]:
@@ -278,9 +314,3 @@ async def leases_of_requests(
         if (pair := (row["worker_id"], row["request_id"])) in asked:
             found.setdefault(pair, []).append(_lease(row))
     return found
-
-
-async def count_leases(connection: Connection) -> dict[str, int]:
-    """`{total, active}`."""
-    row = await fetch_one(connection, _SQL["count_leases"], {})
-    return dict(row or {})

@@ -1,12 +1,11 @@
 """Finished work whose lease was no longer its own."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from bloom.base.ids import ResultId, TaskId
-from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.tasks.model import RejectedResult
 from bloom.tasks.store.completions import Completion
@@ -43,7 +42,7 @@ async def keep_many(connection: Connection, late: Sequence[LateReport], *, cut: 
         }
         for report in late
     ]
-    await connection.execute(_SQL["keep_many"], {"items": json.dumps(items), "now": now, "most": MOST_OF_A_TASK})
+    await connection.execute(_SQL["keep_many"], {"items": as_json(items), "now": now, "most": MOST_OF_A_TASK})
 
 
 async def by_id(connection: Connection, task_id: TaskId, result_id: ResultId) -> RejectedResult | None:

@@ -1,6 +1,5 @@
 """Creating and reading tasks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +8,7 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from bloom.base.ids import TaskId
-from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 from bloom.tasks.model import Task, TaskStatus
 
@@ -59,19 +58,20 @@ async def insert_many(
         }
         for task in tasks
     ]
-    keyed = [item for item in items if item["idempotency_key"] is not None]
-    if keyed:
-        keys = [{"scope": item["scope"], "idempotency_key": item["idempotency_key"]} for item in keyed]
-        await connection.execute(_SQL["purge_expired_keys"], {"items": json.dumps(keys), "now": now})
-    rows = await fetch_all(connection, _SQL["insert_many"], {"items": json.dumps(items), "now": now})
+    if keys := [(task.scope, task.idempotency_key) for task in tasks if task.idempotency_key is not None]:
+        await connection.execute(_SQL["purge_expired_keys"], {**_scopes_and_keys(keys), "now": now})
+    rows = await fetch_all(connection, _SQL["insert_many"], {"items": as_json(items), "now": now})
     return {row.pop("id"): row for row in rows}
 
 
 async def used_keys(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], UsedKey]:
     """What these (scope, idempotency key) pairs stand for."""
-    items = json.dumps([{"scope": scope, "idempotency_key": key} for scope, key in keys])
-    rows = await fetch_all(connection, _SQL["by_idempotency_keys"], {"items": items})
+    rows = await fetch_all(connection, _SQL["by_idempotency_keys"], _scopes_and_keys(keys))
     return {(row["scope"], row["key"]): UsedKey(TaskId(row["task_id"]), row["digest"]) for row in rows}
+
+
+def _scopes_and_keys(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"scopes": sorted({scope for scope, _ in pairs}), "keys": sorted({key for _, key in pairs})}
 
 
 async def by_ids(connection: Connection, ids: Sequence[TaskId]) -> dict[TaskId, Task]:
@@ -87,11 +87,6 @@ async def page(
     params = {"status": status, "before": before, "limit": limit, "cut": cut}
     rows = await fetch_all(connection, _SQL["page" if status is None else "page_by_status"], params)
     return [task_from_row(row) for row in rows]
-
-
-async def count_by_status(connection: Connection) -> dict[TaskStatus, int]:
-    """How many tasks there are in each state; states without a task are left out."""
-    return {TaskStatus(row["status"]): row["n"] for row in await fetch_all(connection, _SQL["count_by_status"], {})}
 
 
 async def exists(connection: Connection, task_id: TaskId) -> bool:

@@ -1,0 +1,46 @@
+"""The database of this installation, for a command that looks at it from outside the runtime."""
+
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+import psycopg
+
+from bloom.base.errors import ConfigurationError
+from bloom.base.settings import ServerSettings
+from bloom.db.embedded import EmbeddedPostgres
+from bloom.db.migrate import HEAD, current_revision
+from bloom.db.pool import CONNECT_TIMEOUT_SEC
+
+
+@contextmanager
+def installed_database(settings: ServerSettings) -> Generator[str]:
+    """The URL of DATABASE_URL's database, else of the embedded one in the data directory: the one that runs, or one that is
+    started for as long as this lasts.
+
+    Raises ConfigurationError where there is none, or its schema is not of this release; Unavailable when it does not answer.
+    """
+    if settings.database_url is not None:
+        yield _current(settings.database_url.get_secret_value())
+        return
+    postgres = EmbeddedPostgres(settings.data_dir)
+    if not postgres.initialised:
+        raise ConfigurationError("DATABASE_URL is not set, and the data directory (BLOOM_DATA_DIR) holds no database")
+    running = postgres.running_url()
+    if running is not None and _answers(running):
+        yield _current(running)
+        return
+    with postgres:
+        yield _current(postgres.start())
+
+
+def _answers(url: str) -> bool:
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_SEC).close()
+        return True
+    return False  # what a killed server left
+
+
+def _current(url: str) -> str:
+    if current_revision(url) != HEAD:
+        raise ConfigurationError("The schema of the database is not the one of this release (`bloom db upgrade`).")
+    return url

@@ -200,7 +200,7 @@ def test_a_report_that_the_database_could_not_take_is_one_to_send_again(
         raise database_unavailable()
 
     with monkeypatch.context() as away:
-        away.setattr(runtime.services.completing, "report", fail)
+        away.setattr(runtime.services.completing, "report_many", fail)
         assert report(runtime, lease) == "unavailable"
     assert report(runtime, lease) == "ok"
     assert rejected(runtime, task["id"]) == []

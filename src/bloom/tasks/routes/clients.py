@@ -1,12 +1,12 @@
 """Routes of those who submit tasks."""
 
-import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from pydantic import ValidationError
 
-from bloom.base.errors import BloomError
+from bloom.base.errors import BloomError, Unavailable
 from bloom.base.fields import StorableText
 from bloom.tasks.routes.fields import task_fields
 from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathTaskId
@@ -15,7 +15,7 @@ from bloom.tasks.schemas import (
     CreateTask,
     LLMTask,
 )
-from bloom.tasks.service.tasks import TaskService
+from bloom.tasks.service.tasks import Created, TaskService
 from bloom.web.answers import JsonAnswer
 from bloom.web.direct import DirectRoute
 from bloom.web.errors import status_of
@@ -41,17 +41,18 @@ def client_routes(tasks: TaskService) -> APIRouter:
         outcomes: list[dict[str, Any]] = []
         for start in range(0, len(body.tasks), ITEMS_AT_ONCE):
             some = body.tasks[start : start + ITEMS_AT_ONCE]
-            outcomes += await asyncio.gather(*(_create_item(item, caller.name) for item in some))
+            try:
+                outcomes += await _create_some(some, caller.name)
+            except Unavailable as error:
+                if not outcomes:
+                    raise
+                outcomes += [_item_answer(error)] * len(some)
         return JsonAnswer({"results": outcomes})
 
-    async def _create_item(item: Any, actor: str) -> dict[str, Any]:
-        try:
-            created = await tasks.create(CreateTask.model_validate(item), actor=actor)
-        except ValidationError as error:
-            return {"status": 400, "error": describe_problems(error.errors()), "code": "invalid"}
-        except BloomError as error:
-            return {"status": status_of(error), "error": error.message, "code": error.code}
-        return {"status": 201 if created.new else 200, "task": task_fields(created.task)}
+    async def _create_some(items: Sequence[Any], actor: str) -> list[dict[str, Any]]:
+        read = [_read(item) for item in items]
+        created = iter(await tasks.create_many([item for item in read if isinstance(item, CreateTask)], actor=actor))
+        return [_item_answer(next(created)) if isinstance(item, CreateTask) else item for item in read]
 
     @router.get("/llm-tasks/{task_id}", response_model=LLMTask)
     async def get_task(task_id: PathTaskId) -> Response:
@@ -69,3 +70,16 @@ def client_routes(tasks: TaskService) -> APIRouter:
         return JsonAnswer(task_fields(await tasks.requeue(task_id, actor=caller.name)))
 
     return router
+
+
+def _read(item: Any) -> CreateTask | dict[str, Any]:
+    try:
+        return CreateTask.model_validate(item)
+    except ValidationError as error:
+        return {"status": 400, "error": describe_problems(error.errors()), "code": "invalid"}
+
+
+def _item_answer(outcome: Created | BloomError) -> dict[str, Any]:
+    if isinstance(outcome, BloomError):
+        return {"status": status_of(outcome), "error": outcome.message, "code": outcome.code}
+    return {"status": 201 if outcome.new else 200, "task": task_fields(outcome.task)}

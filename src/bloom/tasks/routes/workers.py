@@ -1,6 +1,6 @@
 """Routes by which tasks are worked on: the compatible ones (lease, heartbeat, complete) and the worker plane."""
 
-import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from bloom.artifacts.schemas import artifact_fields
 from bloom.base.errors import BloomError, Unavailable, Upstream
 from bloom.base.ids import LeaseId, TaskId, WorkerId
+from bloom.tasks.model import TaskStatus
 from bloom.tasks.routes.fields import lease_fields, result_fields, task_fields
 from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathTaskId
 from bloom.tasks.schemas import (
@@ -126,29 +127,34 @@ def work_routes(
         outcomes: list[dict[str, Any]] = []
         for start in range(0, len(body.completions), ITEMS_AT_ONCE):
             some = body.completions[start : start + ITEMS_AT_ONCE]
-            outcomes += await asyncio.gather(*(_complete_item(worker_id, caller, item) for item in some))
+            outcomes += await _complete_some(worker_id, caller, some)
         return JsonAnswer({"completions": outcomes})
 
-    async def _complete_item(worker_id: WorkerId, caller: Principal, item: Any) -> dict[str, Any]:
+    async def _complete_some(worker_id: WorkerId, caller: Principal, items: Sequence[Any]) -> list[dict[str, Any]]:
+        read = [_read(item) for item in items]
+        reports = [
+            (TaskId(item.task_id), LeaseId(item.lease_id), item) for item in read if isinstance(item, Completion)
+        ]
         try:
-            wanted = Completion.model_validate(item)
-        except ValidationError as error:
-            named: dict[str, Any] = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
-            ids = {name: str(named.get(name, "")) for name in ("task_id", "lease_id")}
-            return {**ids, "outcome": "invalid", "error": describe_problems(error.errors())}
-        ids = {"task_id": wanted.task_id, "lease_id": wanted.lease_id}
-        task_id = TaskId(wanted.task_id)
+            statuses = iter(await completing.report_many(reports, worker_id=worker_id, key=caller.name))
+        except Unavailable as error:
+            statuses = iter([error] * len(reports))
+        return [
+            await _item_answer(item, next(statuses), caller) if isinstance(item, Completion) else item for item in read
+        ]
+
+    async def _item_answer(report: Completion, outcome: TaskStatus | BloomError, caller: Principal) -> dict[str, Any]:
+        ids = {"task_id": report.task_id, "lease_id": report.lease_id}
         try:
-            async with holding.hidden_from_strangers(task_id, caller.worker_id):
-                status = await completing.report(
-                    task_id, LeaseId(wanted.lease_id), wanted, worker_id=worker_id, key=caller.name
-                )
+            async with holding.hidden_from_strangers(TaskId(report.task_id), caller.worker_id):
+                if isinstance(outcome, BloomError):
+                    raise outcome
         except (Unavailable, Upstream) as error:
             # Whatever its code: a worker must know it for one that passes, or it gives the report up.
             return {**ids, "outcome": Unavailable.code, "error": error.message}
         except BloomError as error:
             return {**ids, "outcome": error.code, "error": error.message}
-        return {**ids, "outcome": "ok", "task_status": status}
+        return {**ids, "outcome": "ok", "task_status": outcome}
 
     return router
 
@@ -159,3 +165,12 @@ def _completed_fields(completed: Completed) -> dict[str, Any]:
         "artifact": None if completed.artifact is None else artifact_fields(completed.artifact),
         "result": None if completed.result is None else result_fields(completed.result),
     }
+
+
+def _read(item: Any) -> Completion | dict[str, Any]:
+    try:
+        return Completion.model_validate(item)
+    except ValidationError as error:
+        named: dict[str, Any] = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        ids = {name: str(named.get(name, "")) for name in ("task_id", "lease_id")}
+        return {**ids, "outcome": "invalid", "error": describe_problems(error.errors())}

@@ -1,5 +1,6 @@
 """Completion: the report that ends a lease, accepted once."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -87,17 +88,43 @@ class CompletionService:
         is not what the report names, or `cancelled` when a person asked for the end before (the lease then ends, and the task
         is cancelled).
         """
-        outcome = await self._report(task_id, lease_id, body, worker_id=worker_id, key=key, shown=True)
+        submission = await self._place(task_id, lease_id, body, worker_id=worker_id, key=key, shown=True)
+        (outcome,) = await self._submit_many([submission])
+        if isinstance(outcome, BloomError):
+            raise outcome
         assert outcome.shown is not None  # noqa: S101 (asked for)
         return outcome.shown
 
-    async def report(
-        self, task_id: TaskId, lease_id: LeaseId, body: ReportBody, *, worker_id: WorkerId, key: str | None = None
-    ) -> TaskStatus:
-        """The same for a worker, who is told only where the task went: nothing is read back for it."""
-        return (await self._report(task_id, lease_id, body, worker_id=worker_id, key=key, shown=False)).status
+    async def report_many(
+        self, reports: Sequence[tuple[TaskId, LeaseId, ReportBody]], *, worker_id: WorkerId, key: str | None = None
+    ) -> Sequence[TaskStatus | BloomError]:
+        """The same for the reports of a worker, which share one transaction. It is told only where each task went: nothing is
+        read back for it. What `complete` would raise for a report stands in its place.
+        """
 
-    async def _report(
+        async def place(report: tuple[TaskId, LeaseId, ReportBody]) -> Submission | BloomError:
+            try:
+                return await self._place(*report, worker_id=worker_id, key=key, shown=False)
+            except BloomError as error:
+                return error
+
+        placed = await asyncio.gather(*(place(report) for report in reports))
+        outcomes = iter(await self._submit_many([item for item in placed if isinstance(item, Submission)]))
+        answers = [next(outcomes) if isinstance(item, Submission) else item for item in placed]
+        return [answer if isinstance(answer, BloomError) else answer.status for answer in answers]
+
+    async def _submit_many(self, submissions: Sequence[Submission]) -> Sequence[_Outcome | BloomError]:
+        if not submissions:
+            return []
+        outcomes = await self._completions.submit_many(submissions)
+        for submission, outcome in zip(submissions, outcomes, strict=True):
+            # Refused, a repetition, or of a task that was handed back: the object belongs to no artifact. While it is not known
+            # whether the transaction took place, it is left to the sweeper.
+            if isinstance(outcome, NotFound | Conflict) or (isinstance(outcome, _Outcome) and not outcome.placed):
+                await self._discard(submission.placement)
+        return outcomes
+
+    async def _place(
         self,
         task_id: TaskId,
         lease_id: LeaseId | None,
@@ -106,7 +133,7 @@ class CompletionService:
         worker_id: WorkerId | None,
         key: str | None,
         shown: bool,
-    ) -> _Outcome:
+    ) -> Submission:
         success = body.status == "success"
         text = body.output
         if body.output_ref is not None:
@@ -144,16 +171,8 @@ class CompletionService:
                 **(placement.columns if placement else {}),
             },
         )
-        try:
-            text_cut = placement is not None and placement.preview is not None and not inline
-            outcome = await self._completions.submit(Submission(completion, placement, text, text_cut, shown))
-        except (NotFound, Conflict):
-            await self._discard(placement)
-            raise
-        if not outcome.placed:
-            # A repetition, or a task that was handed back: the object belongs to no artifact.
-            await self._discard(placement)
-        return outcome
+        text_cut = placement is not None and placement.preview is not None and not inline
+        return Submission(completion, placement, text, text_cut, shown)
 
     async def _discard(self, placement: Placement | None) -> None:
         if placement is not None:

@@ -108,7 +108,9 @@ class GrantService:
                     return claimed.granted
                 waiting.labels = claimed.labels
                 left = deadline - loop.time()
-                await waiting.wait(min(left, STICKY_RECHECK_SEC) if claimed.look_again else left)
+                woken = await waiting.wait(min(left, STICKY_RECHECK_SEC) if claimed.look_again else left)
+                if not woken and loop.time() >= deadline:
+                    return ()  # nothing was heard since it looked, and its next claim looks again
 
     # --- one named task -----------------------------------------------------------------------------------------------
 

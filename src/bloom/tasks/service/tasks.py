@@ -45,6 +45,16 @@ class TaskService:
         """
         return await self._creations.submit(_new_task(request, actor=actor, header_key=idempotency_key))
 
+    async def create_many(self, requests: Sequence[CreateTask], *, actor: str) -> Sequence[Created | BloomError]:
+        """Queue tasks in one transaction; what `create` would raise for one of them stands in its place.
+
+        Raises Unavailable when none was taken.
+        """
+        if not requests:
+            return []
+        items = [_new_task(request, actor=actor, header_key=None) for request in requests]
+        return await self._creations.submit_many(items)
+
     async def _create_many(self, items: Sequence[NewTask]) -> Sequence[Created | BloomError]:
         first_of_key: dict[tuple[str, str], NewTask] = {}
         to_insert: list[NewTask] = []

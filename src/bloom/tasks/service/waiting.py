@@ -1,7 +1,7 @@
 """Claims that wait for a task: who of them looks when there is news of the queue.
 
 A few are all woken: that costs less than finding out who is meant. Of many, only those look that the tasks at the head of the
-queue could go to, and while nothing is there for any of them they look together, once a second, instead of each by itself.
+queue could go to, and while nothing is there for any of them they look together, every two seconds, instead of each by itself.
 So a large idle fleet costs a few queries per second, and a new task does not wake it all.
 """
 
@@ -25,7 +25,7 @@ LOOK_EVERY_SEC = 5.0
 LOOK_AGAIN_SEC = 0.05
 """After claims were woken, for those that the tasks behind could go to; twice as long each time that this changes nothing."""
 
-GATHER_SEC = 1.0
+GATHER_SEC = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class WaitingClaim:
         return True
 
     async def gather(self, timeout_sec: float) -> None:
-        """Where many wait and nothing is there for them: wait for the next full second, as all others do, or for news."""
+        """Where many wait and nothing is there for them: wait until all look together, or for news."""
         if self._watch.quiet:
             rest = GATHER_SEC - asyncio.get_running_loop().time() % GATHER_SEC
             await self.wait(min(rest, timeout_sec))
@@ -97,7 +97,7 @@ class ClaimWatch:
                 chosen: Iterable[WaitingClaim] = tuple(self.claims) if heard else ()
                 if len(self.claims) > FEW:
                     chosen = await self._wanted()
-                    self._all_unserved = not chosen
+                    self._all_unserved = all(claim.labels is None for claim in chosen)
                 pause_sec = (
                     min(LOOK_AGAIN_SEC if heard else 2 * pause_sec, LOOK_EVERY_SEC) if chosen else LOOK_EVERY_SEC
                 )

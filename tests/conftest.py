@@ -16,7 +16,7 @@ from tests.real_runtime import Replica, Served, StartReplica, StartServed  # noq
 # What a developer has set for a runtime of his own is not for the tests.
 for _name in tuple(os.environ):
     if _name in ("DATABASE_URL", "RUNTIME_API_KEY", "NODE_ENV", "PORT") or (
-        _name.startswith(("BLOOM_", "MINIO_")) and not _name.startswith("BLOOM_TEST_")
+        _name.startswith(("BLOOM_", "MINIO_", "MEMBRIDGE_")) and not _name.startswith("BLOOM_TEST_")
     ):
         del os.environ[_name]
 

@@ -1,12 +1,15 @@
 """A scripted runtime and a way to run `bloom` against it in this process."""
 
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from fake_runtime import Bloom, FakeRuntime
 from new_machine import always, manage_services_by, person
 from typer.testing import CliRunner, Result
+from up_process import READY, Starter, Up
 
 from bloom.cli import joining
 from bloom.cli.main import app
@@ -55,3 +58,38 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(joining, "this_person", always(person(home)))
     manage_services_by(monkeypatch, None)
     return home
+
+
+@pytest.fixture
+def sockets() -> Generator[str]:
+    """A place for sockets that outlive a killed database."""
+    with tempfile.TemporaryDirectory(prefix="up-", dir="/tmp") as place:
+        yield place
+
+
+@pytest.fixture
+def up(tmp_path: Path, sockets: str) -> Generator[Starter]:
+    """Starts `bloom up` below `tmp_path`; without `wait=False` it is ready when this returns."""
+    started: list[Up] = []
+
+    def start(*, directory: str = "home", wait: bool = True, **variables: str) -> Up:
+        home = tmp_path / directory
+        home.mkdir(exist_ok=True)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "TMPDIR": sockets,
+            "PORT": "0",
+            "MEMBRIDGE_PORT": "0",
+            "BLOOM_DATA_DIR": str(home / ".bloom"),
+            "BLOOM_UP_SLOTS": "0",
+        } | variables
+        one = Up(home, {name: value for name, value in environment.items() if value})
+        started.append(one)
+        if wait:
+            one.wait_for(READY)
+        return one
+
+    yield start
+    for one in started:
+        one.clear()

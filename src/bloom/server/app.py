@@ -23,7 +23,7 @@ from bloom.db.pool import Database
 from bloom.keys.ring import NamedKeyRing
 from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
-from bloom.server.access import API, RULES
+from bloom.server.access import API, MEMBRIDGE, RULES
 from bloom.server.maintenance import maintain
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
@@ -37,6 +37,13 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
 from bloom.ui.routes import ui_routes
+from bloom.upstream.client import MembridgeClient
+from bloom.upstream.health import LinkHealth
+from bloom.upstream.model import Environment
+from bloom.upstream.routes import config_routes, proxy_routes
+from bloom.upstream.sealing import Sealer
+from bloom.upstream.service import ConnectionService, environment_of
+from bloom.upstream.syncing import WorkerSync
 from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.disconnect import Stopping
 from bloom.web.install import install_web
@@ -65,10 +72,19 @@ class Runtime:
     uploading: UploadService
     removal: WorkerRemovalService
     following: FollowService
+    connections: ConnectionService
+    worker_sync: WorkerSync
 
 
 def build_runtime(
-    database_url: str, *, listen_url: str | None, pool_size: int, blobs: BlobStore | None, max_output_bytes: int
+    database_url: str,
+    *,
+    listen_url: str | None,
+    pool_size: int,
+    blobs: BlobStore | None,
+    max_output_bytes: int,
+    sealer: Sealer,
+    membridge: Environment,
 ) -> Runtime:
     """Wire the services; nothing connects yet. `listen_url` goes around a transaction pooler."""
     database = Database(database_url, size=pool_size)
@@ -76,13 +92,16 @@ def build_runtime(
     ring = NamedKeyRing(database, hub)
     artifacts = ArtifactService(database, blobs)
     tasks = TaskService(database)
+    workers = WorkerService(database)
+    client = MembridgeClient()
+    connections = ConnectionService(database, client, sealer, membridge, LinkHealth())
     return Runtime(
         database=database,
         hub=hub,
         audit=AuditService(database, hub),
         ring=ring,
         keys=KeyService(database, ring),
-        workers=WorkerService(database),
+        workers=workers,
         artifacts=artifacts,
         tasks=tasks,
         granting=GrantService(database, hub),
@@ -91,6 +110,8 @@ def build_runtime(
         uploading=UploadService(database, max_bytes=max_output_bytes),
         removal=WorkerRemovalService(database),
         following=FollowService(tasks, hub),
+        connections=connections,
+        worker_sync=WorkerSync(database, client, connections, workers),
     )
 
 
@@ -112,6 +133,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         pool_size=settings.pool_size,
         blobs=open_blob_store(settings),
         max_output_bytes=settings.max_output_bytes,
+        sealer=Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None),
+        membridge=environment_of(settings),
     )
 
     @asynccontextmanager
@@ -121,7 +144,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             asyncio.create_task(runtime.hub.run(), name="hub"),
             asyncio.create_task(runtime.ring.follow(), name="keys"),
             asyncio.create_task(
-                maintain(runtime.holding, runtime.artifacts, runtime.uploading, runtime.hub), name="maintenance"
+                maintain(runtime.holding, runtime.artifacts, runtime.uploading, runtime.worker_sync, runtime.hub),
+                name="maintenance",
             ),
         ]
         try:
@@ -157,6 +181,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     app.include_router(worker_routes(runtime.workers), prefix=API)
     app.include_router(artifact_routes(runtime.artifacts), prefix=API)
     app.include_router(audit_routes(runtime.audit), prefix=API)
+    app.include_router(config_routes(runtime.connections), prefix=API)
+    app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
     app.include_router(key_routes(runtime.keys, asked_for=settings.auth_required), prefix=API)
     app.include_router(ui_routes(runtime.tasks, runtime.workers))
     _add_health(app, runtime)
@@ -184,7 +210,7 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "version": __version__,
             "uptime": int(time.monotonic() - started),
             "storage": "postgresql",
-            "membridge": {"consecutiveFailures": 0, "lastSuccess": None, "lastError": None, "connected": False},
+            "membridge": runtime.connections.health.fields(),
         }
         try:
             async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:

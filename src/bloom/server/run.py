@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import uvicorn
+from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
 
 from bloom.base.errors import ConfigurationError
@@ -60,16 +61,21 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     """
     settings = load(ServerSettings)
     configure_logging(settings.log_level, settings.log_format)
-    _check_database_url(settings)
+    check_database_url(settings)
     if reload:
         _serve_reloading(fd if fd is not None else _listen(settings, host, port).detach(), lifeline_fd)
         return
     sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
-    if settings.api_key is None and not _is_loopback(sock):
+    if settings.api_key is None and not is_loopback(sock):
         raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
     app, stopping = build_app(settings)
     if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
         _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
+    run_server(app, stopping, sock, lifeline_fd)
+
+
+def run_server(app: FastAPI, stopping: Stopping, sock: socket.socket, lifeline_fd: int | None) -> None:
+    """Serve `app` on `sock`, which listens, until SIGTERM, SIGINT or the end of `lifeline_fd`."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -84,7 +90,8 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     _Server(config, stopping, lifeline_fd).run(sockets=[sock])
 
 
-def _check_database_url(settings: ServerSettings) -> None:
+def check_database_url(settings: ServerSettings) -> None:
+    """Raise ConfigurationError that names the variable whose value cannot be the address of a PostgreSQL."""
     for name, url in (("DATABASE_URL", settings.database_url), ("BLOOM_LISTEN_URL", settings.listen_url)):
         if url is not None:
             try:
@@ -115,8 +122,16 @@ def _run_child(command: list[str], keep: tuple[int, ...]) -> None:
 
 
 def _listen(settings: ServerSettings, host: str | None, port: int | None) -> socket.socket:
-    address = host or settings.host or (LOOPBACK if settings.api_key is None else "0.0.0.0")  # noqa: S104
     number = settings.port if port is None else port
+    return listen_at(host or settings.host, number, keyless=settings.api_key is None, variable="PORT")
+
+
+def listen_at(host: str | None, number: int, *, keyless: bool, variable: str) -> socket.socket:
+    """A socket that listens on `host` and port `number`; without a host on loopback if `keyless`, else on all addresses.
+
+    Raises ConfigurationError that names `variable`, by which another port is chosen.
+    """
+    address = host or (LOOPBACK if keyless else "0.0.0.0")  # noqa: S104
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -125,13 +140,14 @@ def _listen(settings: ServerSettings, host: str | None, port: int | None) -> soc
     except OSError as error:
         sock.close()
         raise ConfigurationError(
-            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by PORT"
+            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by {variable}"
         ) from None
     sock.listen(BACKLOG)
     return sock
 
 
-def _is_loopback(sock: socket.socket) -> bool:
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine reaches `sock`."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return True
     return ipaddress.ip_address(sock.getsockname()[0]).is_loopback

@@ -12,11 +12,13 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, Self, TypeVar
 from unittest.mock import patch
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from bloom.base.settings import ServerSettings, load
 from bloom.server import app as composition
@@ -177,6 +179,48 @@ class _Server(uvicorn.Server):
         await self.lifespan.shutdown()
 
 
+class AppThread:
+    """An app under a real server on a free port of loopback, in a thread."""
+
+    def __init__(self, app: FastAPI, stopping: Stopping) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=3
+        )
+        self._started = threading.Event()
+        self._server = _Server(config, stopping, self._started)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="replica")
+
+    def start(self) -> None:
+        """Return when it serves."""
+        self._thread.start()
+        assert self._started.wait(START_SEC), "the server did not start"
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of `work`, run on the server's event loop."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SEC * 2)
+
+    def leave(self) -> None:
+        """Tell the server to stop; does not wait for it."""
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._server.leave)
+
+    def stop(self) -> None:
+        """End the server and its thread."""
+        self.leave()
+        self._thread.join(START_SEC)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._server.serve(sockets=[self._listener]))
+
+
 class Replica(Api):
     """The real app under a real server on a free port of loopback, in a thread.
 
@@ -188,23 +232,14 @@ class Replica(Api):
         values = {"DATABASE_URL": database_url, "BLOOM_RATE_LIMIT": "off", "BLOOM_DB_POOL_SIZE": "4", **environment}
         app, stopping = build_app(load(ServerSettings, **values))
         self.services: Runtime = app.state.runtime
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=3
-        )
-        started = threading.Event()
-        self._server = _Server(config, stopping, started)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="replica")
-        with _maintenance(maintenance):
-            self._thread.start()
-            assert started.wait(START_SEC), "the server did not start"
-        super().__init__(f"http://127.0.0.1:{self._listener.getsockname()[1]}", environment.get("RUNTIME_API_KEY"))
+        self._served = AppThread(app, stopping)
+        with without_maintenance(composition, wanted=maintenance):
+            self._served.start()
+        super().__init__(self._served.url, environment.get("RUNTIME_API_KEY"))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`, run on the server's event loop."""
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SEC * 2)
+        return self._served.run(work)
 
     def until_listening(self) -> None:
         """Return when the process hears notifications."""
@@ -216,27 +251,18 @@ class Replica(Api):
 
     def leave(self) -> None:
         """Tell the server to stop; does not wait for it."""
-        assert self._loop is not None
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._server.leave)
+        self._served.leave()
 
     def stop(self) -> None:
         """End the server and its thread."""
         self.close()
-        self.leave()
-        self._thread.join(START_SEC)
-        assert not self._thread.is_alive()
+        self._served.stop()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-            self._loop = runner.get_loop()
-            runner.run(self._server.serve(sockets=[self._listener]))
 
 
 class Fronts:
@@ -250,14 +276,16 @@ class Fronts:
 
 
 @contextmanager
-def _maintenance(wanted: bool) -> Generator[None]:
+def without_maintenance(module: ModuleType, *, wanted: bool = False) -> Generator[None]:
+    """Whatever starts within does nothing by the clock, unless that is `wanted`; `module` is its composition root."""
+
     async def nothing(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     if wanted:
         yield
     else:
-        with patch.object(composition, "maintain", nothing):
+        with patch.object(module, "maintain", nothing):
             yield
 
 

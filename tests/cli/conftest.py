@@ -1,12 +1,13 @@
 """A scripted runtime and a way to run `bloom` against it in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from fake_runtime import Bloom, FakeRuntime
 from new_machine import always, manage_services_by, person
 from typer.testing import CliRunner, Result
+from up_process import Starter, starter
 
 from bloom.cli import joining
 from bloom.cli.main import app
@@ -55,3 +56,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(joining, "this_person", always(person(home)))
     manage_services_by(monkeypatch, None)
     return home
+
+
+@pytest.fixture
+def up(tmp_path: Path, made_database: Path) -> Generator[Starter]:
+    with starter(tmp_path, made_database) as start:
+        yield start

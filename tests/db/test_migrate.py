@@ -97,8 +97,9 @@ def test_what_others_keep_in_the_same_database_is_not_touched(empty_database: Fr
     schemas = empty_database.rows("""
         select distinct n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where n.nspname not like 'pg!_%%' escape '!' and n.nspname <> 'information_schema'
-          and c.relname not in ('tasks', 'alembic_version')""")  # fmt: skip
-    assert [row["nspname"] for row in schemas] == ["bloom"]
+          and c.relname not in ('tasks', 'alembic_version')
+        order by n.nspname""")  # fmt: skip
+    assert [row["nspname"] for row in schemas] == ["bloom", "membridge"]
 
 
 def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 REAPER = "system:reaper"
 """The actor of what happens because a lease was not renewed in time."""
 
+MEMBRIDGE = "system:membridge"
+"""The actor of what the runtime takes over from Membridge's list of agents."""
+
 
 RETENTION = "system:retention"
 """The actor of what happens because a task ended long ago."""
@@ -43,6 +46,9 @@ class AuditAction(StrEnum):
     WORKER_RESUMED = "worker_resumed"
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
+    CONFIG_UPDATED = "config_updated"
+    CONNECTION_TEST = "connection_test"
+    LEADERSHIP_PROMOTE = "leadership_promote"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -78,6 +78,11 @@ def new_key_id() -> KeyId:
     return KeyId(_uuid7())
 
 
+def new_job_id() -> str:
+    """A new id of a sync job of Membridge."""
+    return _uuid7()
+
+
 def new_request_id() -> str:
     """An id for one HTTP request, kept by logs on both sides."""
     return _uuid7()

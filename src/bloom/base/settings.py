@@ -50,6 +50,11 @@ class ServerSettings(DataDirSettings):
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")
     max_output_bytes: int = Field(default=2 * 1024**3, ge=1024, validation_alias="BLOOM_MAX_OUTPUT_BYTES")
     retention_days: int = Field(default=90, ge=0, le=36_500, validation_alias="BLOOM_RETENTION_DAYS")
+    membridge_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("MEMBRIDGE_SERVER_URL", "MEMBRIDGE_URL")
+    )
+    membridge_admin_key: SecretStr | None = Field(default=None, validation_alias="MEMBRIDGE_ADMIN_KEY")
+    secret_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_SECRET_KEY")
     log_level: str = Field(default="info", validation_alias="BLOOM_LOG_LEVEL")
     log_format: Literal["human", "json"] = Field(default="human", validation_alias="BLOOM_LOG_FORMAT")
 

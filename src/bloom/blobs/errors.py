@@ -19,3 +19,9 @@ class BlobMissing(BlobError):
     """There is no object under this key."""
 
     code = "blob_missing"
+
+
+class BlobChanged(BlobError):
+    """The object is not the one that the write was meant to replace. Nothing was written."""
+
+    code = "blob_changed"

@@ -40,6 +40,22 @@ class BlobStore(Protocol):
         """All of the object. Raises BlobMissing."""
         ...
 
+    async def read(self, key: str) -> tuple[bytes, str]:
+        """All of the object, and a tag of this state of it for `put_if`. Raises BlobMissing."""
+        ...
+
+    async def tag(self, key: str) -> str:
+        """The tag of `read` alone. Raises BlobMissing."""
+        ...
+
+    async def put_if(self, key: str, data: bytes, *, tag: str | None) -> None:
+        """`put` only in place of the state that `read` gave `tag` for; None: only where there is no object.
+
+        Raises BlobChanged otherwise. Some S3 servers ignore the condition: `probe.honours_conditions` finds out. In a
+        directory it holds among the processes of one host.
+        """
+        ...
+
     def stream(self, key: str, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[bytes]:
         """The object in chunks of at least `chunk_bytes`, the last excepted, in bounded memory. Raises BlobMissing."""
         ...

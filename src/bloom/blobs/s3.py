@@ -9,6 +9,7 @@ from typing import Literal
 
 import httpx
 import obstore
+from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
 from bloom.base.errors import ConfigurationError
@@ -133,6 +134,20 @@ class S3Blobs(TransferStore):
                 raise
             await self._make_bucket()
             await super()._send(key, data, content_type)
+
+    async def _send_if(self, key: str, data: bytes, tag: str | None) -> None:
+        try:
+            await super()._send_if(key, data, tag)
+        except FileNotFoundError:
+            if tag is not None:
+                raise PreconditionError from None  # S3's answer to If-Match on a missing object
+            await self._make_bucket()
+            await super()._send_if(key, data, tag)
+        except PreconditionError:
+            # Ceph's gateway compares the bare tag; to any other server this is the same question once more.
+            if tag is None or not tag.startswith('"'):
+                raise
+            await super()._send_if(key, data, tag.strip('"'))
 
     async def page(self, prefix: str, *, after: str | None, limit: int) -> Sequence[StoredObject]:
         """See BlobStore.page."""

@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from heapq import nsmallest
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from bloom.blobs.errors import BlobError, BlobMissing, BlobUnavailable
+from bloom.blobs.errors import BlobChanged, BlobError, BlobMissing, BlobUnavailable
 from bloom.blobs.interface import CHUNK_BYTES, StoredObject, check_key
 from bloom.blobs.upload import UploadSource, take_first
 
@@ -83,6 +89,35 @@ class TransferStore:
         check_key(key)
         with self._errors():
             return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+
+    async def read(self, key: str) -> tuple[bytes, str]:
+        """See BlobStore.read."""
+        check_key(key)
+        with self._errors():
+            answer = await obstore.get_async(self._store, key)
+            return bytes(await answer.bytes_async()), answer.meta["e_tag"] or ""
+
+    async def tag(self, key: str) -> str:
+        """See BlobStore.tag."""
+        check_key(key)
+        with self._errors():
+            return (await obstore.head_async(self._store, key))["e_tag"] or ""
+
+    async def put_if(self, key: str, data: bytes, *, tag: str | None) -> None:
+        """See BlobStore.put_if."""
+        check_key(key)
+        with self._errors(missing="The object store does not take the object"):
+            try:
+                await self._send_if(key, data, tag)
+            except (AlreadyExistsError, PreconditionError):
+                # A request that was repeated after a lost answer meets its own first write.
+                if await obstore_bytes(self._store, key) != data:
+                    raise BlobChanged("The object in the store is not the expected one any more") from None
+
+    async def _send_if(self, key: str, data: bytes, tag: str | None) -> None:
+        await obstore.put_async(
+            self._store, key, data, mode="create" if tag is None else {"e_tag": tag}, use_multipart=False
+        )
 
     def stream(self, key: str, *, chunk_bytes: int = CHUNK_BYTES) -> AsyncIterator[bytes]:
         """See BlobStore.stream."""
@@ -162,3 +197,11 @@ class TransferStore:
             raise BlobUnavailable(self._refusal) from error
         except (BaseError, OSError) as error:
             raise BlobUnavailable("The object store does not answer, or fails") from error
+
+
+async def obstore_bytes(store: S3Store | LocalStore | MemoryStore, key: str) -> bytes | None:
+    """The object as it is, None where there is none. Raises the errors of `obstore`."""
+    try:
+        return bytes(await (await obstore.get_async(store, key)).bytes_async())
+    except FileNotFoundError:
+        return None

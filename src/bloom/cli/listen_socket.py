@@ -1,4 +1,4 @@
-"""The socket that the runtime listens on: bound before the runtime starts, and kept while it is started again."""
+"""The sockets that the runtime and Membridge listen on: bound before they start, and kept while they are started again."""
 
 import errno
 import ipaddress
@@ -26,8 +26,17 @@ def open_listen_socket(settings: ServerSettings) -> socket.socket:
             "BLOOM_HOST names an address that other machines reach, and RUNTIME_API_KEY is not set: without a key "
             "BLOOM listens on 127.0.0.1 only. Set a key, or leave BLOOM_HOST out"
         )
-    last = settings.port if settings.port_was_asked_for else settings.port + _PORTS_TRIED - 1
-    for port in range(settings.port, last + 1):
+    name = "BLOOM_RUNTIME_PORT" if settings.runtime_port is not None else "PORT"
+    return listen_from(host, settings.port, asked_for=settings.port_was_asked_for, name=name)
+
+
+def listen_from(host: str, first: int, *, asked_for: bool, name: str, host_name: str = "BLOOM_HOST") -> socket.socket:
+    """A socket that listens on `host` and the port `first`; if that was not `asked_for`, on the first free one from there.
+
+    `name` is the variable of the port, `host_name` that of the host. Raises ConfigurationError and Unavailable as above.
+    """
+    last = first if asked_for else first + _PORTS_TRIED - 1
+    for port in range(first, last + 1):
         try:
             return _listen(host, port)
         except OSError as error:
@@ -35,18 +44,15 @@ def open_listen_socket(settings: ServerSettings) -> socket.socket:
                 continue
             if error.errno == errno.EACCES:
                 raise Unavailable(
-                    f"port {port} may only be used by root: set PORT to one above 1023", code="port_forbidden"
+                    f"port {port} may only be used by root: set {name} to one above 1023", code="port_forbidden"
                 ) from None
-            raise ConfigurationError(f"BLOOM_HOST is not an address of this machine ({error.strerror})") from None
-    if settings.port_was_asked_for:
-        name = "BLOOM_RUNTIME_PORT" if settings.runtime_port is not None else "PORT"
+            raise ConfigurationError(f"{host_name} is not an address of this machine ({error.strerror})") from None
+    if asked_for:
         raise Unavailable(
-            f"port {settings.port} is in use by another program: stop that one, or set {name} to a free port",
+            f"port {first} is in use by another program: stop that one, or set {name} to a free port",
             code="port_in_use",
         )
-    raise Unavailable(
-        f"all ports from {settings.port} to {last} are in use: set PORT to a free one", code="port_in_use"
-    )
+    raise Unavailable(f"all ports from {first} to {last} are in use: set {name} to a free one", code="port_in_use")
 
 
 def _is_loopback(host: str) -> bool:

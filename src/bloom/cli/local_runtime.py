@@ -1,4 +1,4 @@
-"""What `bloom up` runs: the PostgreSQL, the runtime and the worker of one data directory, as one thing."""
+"""What `bloom up` runs: the PostgreSQL, the runtime, Membridge and the worker of one data directory, as one thing."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -17,13 +17,15 @@ import httpx
 from pydantic import Field, SecretStr
 
 from bloom.base.errors import BloomError, Unavailable
-from bloom.base.settings import ServerSettings, default_data_dir
+from bloom.base.settings import default_data_dir
 from bloom.cli.listen_socket import open_listen_socket, url_of
+from bloom.cli.local_membridge import KEY_FILE, admin_key, membridge_child, open_membridge_socket
 from bloom.cli.supervisor import Child, Kept, Question, Signals, tail
 from bloom.cli.terminal import clean_line, is_terminal, make_output_robust, short_duration
 from bloom.client.address import ENDPOINT_FILE, is_loopback
 from bloom.db.data_dir import DataDirLock, write_atomically
 from bloom.db.embedded import EmbeddedPostgres
+from bloom.membridge.settings import MembridgeSettings
 
 # Generous: a small board that recovers after a power cut must come up, not be given up.
 _POSTGRES_START_SEC = 600.0
@@ -37,8 +39,8 @@ _RUNTIME_GONE_SEC = 4.2
 _POSTGRES_GONE_SEC = 4.7
 
 
-class UpSettings(ServerSettings):
-    """The settings of the runtime, and the slots of the worker beside it (32 at most, as on the wire)."""
+class UpSettings(MembridgeSettings):
+    """The settings of the runtime and of Membridge, and the slots of the worker beside them (32 at most, as on the wire)."""
 
     # One per core: a process uses one. Beyond four PostgreSQL needs the cores more.
     processes: int = Field(
@@ -58,6 +60,8 @@ class LocalRuntime:
         self._signals = Signals()
         self._postgres: EmbeddedPostgres | None = None
         self._runtime: Child | None = None
+        self._membridge: Child | None = None
+        self._membridge_url = settings.membridge_url
         self._worker: Child | None = None
         self._kept: list[Kept] = []
         self._decorated = is_terminal(sys.stdout) and "NO_COLOR" not in os.environ
@@ -89,13 +93,20 @@ class LocalRuntime:
         self._say(self._bold(f"BLOOM Runtime {version('bloom-runtime')}"))
         listening = held.enter_context(open_listen_socket(self._settings))
         url = url_of(listening)
+        # Who names a Membridge elsewhere gets none here.
+        beside = held.enter_context(open_membridge_socket(self._settings)) if self._membridge_url is None else None
         database_url = self._start_database(held)
         self._logs.mkdir(mode=0o700, exist_ok=True)
         # Only this process holds the write end: when it dies, be it by kill -9, the children read end of file.
         lifeline, write_end = os.pipe()
         held.callback(os.close, lifeline)
         held.callback(os.close, write_end)
-        self._start_runtime(database_url, url, listening, lifeline)
+        environment = {"DATABASE_URL": database_url, "BLOOM_DATA_DIR": str(self._data_dir)}
+        if beside is not None:
+            environment |= self._start_membridge(database_url, beside, lifeline)
+        self._start_runtime(environment, url, listening, lifeline)
+        if self._membridge is not None:
+            self._await_membridge(self._membridge)
         endpoint = self._data_dir / ENDPOINT_FILE
         write_atomically(endpoint, f"{url}\n")
         held.callback(endpoint.unlink, missing_ok=True)
@@ -131,7 +142,32 @@ class LocalRuntime:
         )
         return url
 
-    def _start_runtime(self, database_url: str, url: str, listening: socket.socket, lifeline: int) -> None:
+    def _start_membridge(self, database_url: str, listening: socket.socket, lifeline: int) -> dict[str, str]:
+        """Start it without waiting for it; the environment by which the runtime finds it."""
+        key = admin_key(self._settings)
+        fds = (listening.fileno(), lifeline)
+        self._membridge = membridge_child(
+            _bloom("membridge", "serve", "--fd", str(fds[0]), "--lifeline-fd", str(lifeline)),
+            self._settings,
+            database_url=database_url,
+            key=key,
+            log=self._logs / "membridge.log",
+            pass_fds=fds,
+        )
+        self._membridge.start()
+        self._membridge_url = url_of(listening)
+        return {"MEMBRIDGE_SERVER_URL": self._membridge_url, "MEMBRIDGE_ADMIN_KEY": key}
+
+    def _await_membridge(self, membridge: Child) -> None:
+        began = time.monotonic()
+        if not self._wait_for(
+            lambda: self._get(f"{self._membridge_url}/health", 30) is not None, membridge, _RUNTIME_START_SEC
+        ):
+            raise _did_not_start("Membridge did not become healthy in time", membridge)
+        self._step(f"Membridge started ({_since(began)})")
+        self._keep("Membridge", membridge)
+
+    def _start_runtime(self, environment: dict[str, str], url: str, listening: socket.socket, lifeline: int) -> None:
         processes = str(self._settings.processes)
         argv = _bloom(
             *("serve", "--processes", processes, "--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline))
@@ -139,7 +175,7 @@ class LocalRuntime:
         runtime = Child(
             "the runtime",
             [*argv, "--reload"] if self._reload else argv,
-            environment=os.environ | {"DATABASE_URL": database_url, "BLOOM_DATA_DIR": str(self._data_dir)},
+            environment=os.environ | environment,
             log=self._logs / "runtime.log",
             pass_fds=(listening.fileno(), lifeline),
         )
@@ -209,9 +245,12 @@ class LocalRuntime:
         """The runtime's answer to a GET, None when it has none or refuses; the socket listens before the runtime does."""
         key = self._settings.api_key
         headers = {} if key is None else {"X-Runtime-API-Key": key.get_secret_value()}
+        return self._get(f"{url}/api/runtime{path}", timeout_sec, headers)
+
+    def _get(self, url: str, timeout_sec: float, headers: dict[str, str] | None = None) -> httpx.Response | None:
         # This machine is reached without the environment's proxies.
         with suppress(httpx.HTTPError), httpx.Client(headers=headers, timeout=timeout_sec, trust_env=False) as client:
-            answer = client.get(f"{url}/api/runtime{path}")
+            answer = client.get(url)
             return answer if answer.is_success else None
         return None
 
@@ -223,7 +262,7 @@ class LocalRuntime:
     def _worker_environment(self) -> dict[str, str]:
         """The environment without the secrets of the runtime; its key under the name that a client knows."""
         # Nor does it listen, so that it has no use for a port either.
-        left_out = {*_secret_variables(), "PORT", "BLOOM_RUNTIME_PORT", "BLOOM_URL"}
+        left_out = {*_secret_variables(), "PORT", "BLOOM_RUNTIME_PORT", "MEMBRIDGE_PORT", "BLOOM_URL"}
         environment = {name: value for name, value in os.environ.items() if name not in left_out}
         if self._settings.api_key is not None:
             environment["BLOOM_API_KEY"] = self._settings.api_key.get_secret_value()
@@ -238,21 +277,26 @@ class LocalRuntime:
         if self._signals.stops and self._kept:
             self._say("\nStopping ...")
         began = time.monotonic()
-        if self._worker is not None:
-            self._stop_child(self._worker, began + _WORKER_GONE_SEC)
-        if self._runtime is not None:
-            self._stop_child(self._runtime, began + _RUNTIME_GONE_SEC)
+        self._stop_children([self._worker], began + _WORKER_GONE_SEC)
+        self._stop_children([self._runtime, self._membridge], began + _RUNTIME_GONE_SEC)
         if self._postgres is not None:
             left_sec = began + _POSTGRES_GONE_SEC - time.monotonic()
             self._postgres.stop(timeout_sec=0.5 if self._signals.stops > 1 else max(left_sec, 0.5))
         if self._signals.stops:
             self._say(f"Stopped. Data is kept in {_shown(self._data_dir)}")
 
-    def _stop_child(self, child: Child, deadline: float) -> None:
-        child.ask_to_stop()
-        while child.alive and self._signals.stops < 2 and (left := deadline - time.monotonic()) > 0:
+    def _stop_children(self, candidates: Sequence[Child | None], deadline: float) -> None:
+        children = [child for child in candidates if child is not None]
+        for child in children:
+            child.ask_to_stop()
+        while (
+            any(child.alive for child in children)
+            and self._signals.stops < 2
+            and (left := deadline - time.monotonic()) > 0
+        ):
             self._signals.wait(left)
-        child.kill()
+        for child in children:
+            child.kill()
 
     # What a person sees
 
@@ -268,8 +312,14 @@ class LocalRuntime:
         rows.append(("Try", f'{_command_for(self._data_dir, url)} task run "Say hello"'))
         if self._settings.api_key is not None:
             rows.append(("", "with RUNTIME_API_KEY set there as it is here"))
-        logs = [self._logs / "runtime.log", self._worker and self._worker.log, self._postgres and self._postgres.log]
-        rows.append(("Logs", ", ".join(_shown(log) for log in logs if log)))
+        if self._membridge_url is not None:
+            # Without its scheme: there is one URL to open.
+            shown = self._membridge_url.partition("://")[2]
+            own = self._membridge is not None and self._settings.membridge_admin_key is None
+            rows.append(("Membridge", f"{shown}, key in {_shown(self._data_dir / KEY_FILE)}" if own else shown))
+        children = [self._runtime, self._membridge, self._worker, self._postgres]
+        logs = [child.log for child in children if child is not None]
+        rows.append(("Logs", ", ".join(_shown(log) for log in logs if log is not None)))
         self._say("")
         for name, text in rows:
             self._say(f"  {name:<10}{text}")
@@ -316,7 +366,7 @@ def _worker_name() -> str:
 
 def _secret_variables() -> set[str]:
     """The environment variables that only the runtime may see."""
-    names = {"MEMBRIDGE_ADMIN_KEY"}
+    names: set[str] = set()
     for field in UpSettings.model_fields.values():
         if field.annotation is SecretStr or SecretStr in get_args(field.annotation):
             names.add(str(field.validation_alias))

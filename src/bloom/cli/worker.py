@@ -51,6 +51,14 @@ def run(
         list[str] | None,
         typer.Option(metavar="LABEL", help="What tasks may ask of their worker; repeat it.", show_default=False),
     ] = None,
+    membridge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Be an agent of this Membridge as well; its key is read from MEMBRIDGE_ADMIN_KEY.",
+            show_default=False,
+        ),
+    ] = None,
     grace: Annotated[
         float, typer.Option(min=0, metavar="SEC", help="Time for running tasks after a stop signal.")
     ] = 30,
@@ -85,6 +93,11 @@ def run(
         key = read_key(worker_dir()) if url == file.runtime else None
         if key is None and settings.api_key is not None:
             key = settings.api_key.get_secret_value()
+        agent = None
+        if (service := membridge or file.membridge) is not None:
+            from bloom.cli.agent import agent_of
+
+            agent = agent_of(service)
         code = run_worker(
             WorkerOptions(
                 runtime=url,
@@ -96,6 +109,7 @@ def run(
                 grace_sec=grace,
                 lifeline_fd=lifeline_fd,
                 labels=None if labels is None else tuple(_checked("--label", worker_label, each) for each in labels),
+                beside=agent,
             )
         )
         raise typer.Exit(code)

@@ -1,8 +1,8 @@
 """News between processes: LISTEN/NOTIFY up, a hint only.
 
 A notification says where to look, never what is there; a lost one costs time, never a task. Topics are `queue` (there may be
-something to claim), `due` (a task waits for its time that may be sooner than that of others), `task:<id>` (that task has news)
-and `keys` (a key was revoked).
+something to claim), `due` (a task waits for its time that may be sooner than that of others), `task:<id>` (that task has news),
+`keys` (a key was revoked) and `connection` (that to Membridge is another one).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ CHANNEL = "bloom"
 QUEUE = "queue"
 DUE = "due"
 KEYS = "keys"
+CONNECTION = "connection"
 MAX_PAYLOAD_BYTES = 200
 RECONNECT_SEC = 1.0
 EVERYTHING = "*"

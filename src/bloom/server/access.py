@@ -6,6 +6,7 @@ from bloom.base.roles import Role
 from bloom.web.roles import Reach, Rule
 
 API = "/api/runtime"
+MEMBRIDGE = "/api/membridge"
 
 _READERS = frozenset({Role.ADMIN, Role.SUBMITTER, Role.READER})
 _SUBMITTERS = frozenset({Role.ADMIN, Role.SUBMITTER})
@@ -67,6 +68,15 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", f"{API}/artifacts/{{artifact_id}}/url"): READERS,
     ("GET", f"{API}/audit"): READERS,
     ("GET", f"{API}/stream"): READERS,
+    # The connection to Membridge, and what is passed on to it
+    ("GET", f"{API}/config"): ADMINS,
+    ("POST", f"{API}/config"): ADMINS,
+    ("POST", f"{API}/test-connection"): EVERYBODY,
+    ("GET", f"{MEMBRIDGE}/health"): READERS,
+    ("GET", f"{MEMBRIDGE}/projects"): READERS,
+    ("GET", f"{MEMBRIDGE}/projects/{{cid}}/leadership"): READERS,
+    ("GET", f"{MEMBRIDGE}/projects/{{cid}}/nodes"): READERS,
+    ("POST", f"{MEMBRIDGE}/projects/{{cid}}/leadership/select"): ADMINS,
     # Keys. Joining takes a join token as the key; without keys (development mode) everybody is an admin.
     ("POST", f"{API}/keys"): ADMINS,
     ("GET", f"{API}/keys"): ADMINS,

@@ -24,7 +24,7 @@ from bloom.db.pool import Database
 from bloom.keys.ring import NamedKeyRing
 from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
-from bloom.server.access import API, RULES
+from bloom.server.access import API, MEMBRIDGE, RULES
 from bloom.server.maintenance import maintain
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
@@ -40,6 +40,13 @@ from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
 from bloom.ui.routes import ui_routes
+from bloom.upstream.client import MembridgeClient
+from bloom.upstream.health import LinkHealth
+from bloom.upstream.model import Environment
+from bloom.upstream.routes import config_routes, proxy_routes
+from bloom.upstream.sealing import Sealer
+from bloom.upstream.service import ConnectionService, environment_of
+from bloom.upstream.syncing import WorkerSync
 from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.disconnect import Stopping
@@ -70,10 +77,19 @@ class Runtime:
     removal: WorkerRemovalService
     retention: RetentionService
     following: FollowService
+    connections: ConnectionService
+    worker_sync: WorkerSync
 
 
 def build_runtime(
-    database_url: str, *, listen_url: str | None, pool_size: int, blobs: BlobStore | None, max_output_bytes: int
+    database_url: str,
+    *,
+    listen_url: str | None,
+    pool_size: int,
+    blobs: BlobStore | None,
+    max_output_bytes: int,
+    sealer: Sealer,
+    membridge: Environment,
 ) -> Runtime:
     """Wire the services; nothing connects yet. `listen_url` goes around a transaction pooler."""
     database = Database(database_url, size=pool_size)
@@ -82,13 +98,16 @@ def build_runtime(
     artifacts = ArtifactService(database, blobs)
     tasks = TaskService(database)
     signs = SignsOfLife(database)
+    workers = WorkerService(database)
+    client = MembridgeClient()
+    connections = ConnectionService(database, client, sealer, membridge, LinkHealth())
     return Runtime(
         database=database,
         hub=hub,
         audit=AuditService(database, hub),
         ring=ring,
         keys=KeyService(database, ring),
-        workers=WorkerService(database),
+        workers=workers,
         artifacts=artifacts,
         tasks=tasks,
         granting=GrantService(database, hub),
@@ -98,6 +117,8 @@ def build_runtime(
         removal=WorkerRemovalService(database),
         retention=RetentionService(database, artifacts),
         following=FollowService(tasks, hub),
+        connections=connections,
+        worker_sync=WorkerSync(database, client, connections, workers),
     )
 
 
@@ -119,6 +140,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         pool_size=settings.pool_size,
         blobs=open_blob_store(settings),
         max_output_bytes=settings.max_output_bytes,
+        sealer=Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None),
+        membridge=environment_of(settings),
     )
 
     @asynccontextmanager
@@ -135,6 +158,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                     runtime.artifacts,
                     runtime.uploading,
                     runtime.retention,
+                    runtime.worker_sync,
                     runtime.hub,
                     retention_days=settings.retention_days,
                 ),
@@ -168,6 +192,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         worker_routes(runtime.workers),
         artifact_routes(runtime.artifacts),
         audit_routes(runtime.audit),
+        config_routes(runtime.connections),
         key_routes(runtime.keys, asked_for=settings.auth_required),
     )
     stopping = install_web(
@@ -181,6 +206,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     )
     for router in routers:
         app.include_router(router, prefix=API)
+    app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
     app.include_router(ui_routes(runtime.tasks, runtime.workers))
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
@@ -207,7 +233,7 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "version": __version__,
             "uptime": int(time.monotonic() - started),
             "storage": "postgresql",
-            "membridge": {"consecutiveFailures": 0, "lastSuccess": None, "lastError": None, "connected": False},
+            "membridge": runtime.connections.health.fields(),
         }
         try:
             async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:

@@ -17,15 +17,23 @@ def open_given_or_own(settings: ServerSettings, *, fd: int | None, host: str | N
     is set.
     """
     sock = socket.socket(fileno=fd) if fd is not None else _listen(settings, host, port)
-    if settings.api_key is None and not _is_loopback(sock):
+    if settings.api_key is None and not is_loopback(sock):
         sock.close()
         raise ConfigurationError("without RUNTIME_API_KEY the runtime listens on loopback only; set a key")
     return sock
 
 
 def _listen(settings: ServerSettings, host: str | None, port: int | None) -> socket.socket:
-    address = host or settings.host or (LOOPBACK if settings.api_key is None else "0.0.0.0")  # noqa: S104
     number = settings.port if port is None else port
+    return listen_at(host or settings.host, number, keyless=settings.api_key is None, variable="PORT")
+
+
+def listen_at(host: str | None, number: int, *, keyless: bool, variable: str) -> socket.socket:
+    """A socket that listens on `host` and port `number`; without a host on loopback if `keyless`, else on all addresses.
+
+    Raises ConfigurationError that names `variable`, by which another port is chosen.
+    """
+    address = host or (LOOPBACK if keyless else "0.0.0.0")  # noqa: S104
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,12 +44,13 @@ def _listen(settings: ServerSettings, host: str | None, port: int | None) -> soc
     except OSError as error:
         sock.close()
         raise ConfigurationError(
-            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by PORT"
+            f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by {variable}"
         ) from None
     return sock
 
 
-def _is_loopback(sock: socket.socket) -> bool:
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine reaches `sock`."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return True
     return ipaddress.ip_address(sock.getsockname()[0]).is_loopback

@@ -1,7 +1,7 @@
 """What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, fold counts, move outputs, sweep,
-prune.
+prune, bring the workers that Membridge knows.
 
-Every replica does it; each step locks what it takes with SKIP LOCKED, so they share the work.
+Every replica does it; each step locks what it takes with SKIP LOCKED, or claims it, so they share the work.
 """
 
 import asyncio
@@ -12,11 +12,12 @@ from typing import TypeVar
 from bloom.artifacts.service import ArtifactService
 from bloom.audit.model import RETENTION
 from bloom.base.errors import BloomError
-from bloom.db.hub import DUE, QUEUE, Hub
+from bloom.db.hub import CONNECTION, DUE, QUEUE, Hub
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
+from bloom.upstream.syncing import SYNC_EVERY_SEC, WorkerSync
 
 REAP_EVERY_SEC = 2.0
 """Well under the 15 seconds after expiry that the wire contract allows."""
@@ -44,6 +45,7 @@ async def maintain(
     artifacts: ArtifactService,
     uploads: UploadService,
     retention: RetentionService,
+    sync: WorkerSync,
     hub: Hub,
     *,
     retention_days: int,
@@ -60,33 +62,43 @@ async def maintain(
             _log.info("old tasks pruned", extra={"count": sum(pruned.values())})
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(_every(REAP_EVERY_SEC, "reaping", holding.reap))
-        group.create_task(_every(MARK_SILENT_EVERY_SEC, "marking silent workers", holding.mark_silent_workers))
-        group.create_task(_every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
-        group.create_task(_every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
-        group.create_task(_every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
-        group.create_task(_every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
-        group.create_task(_every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
-        group.create_task(_every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
-        group.create_task(_every(PRUNE_EVERY_SEC, "pruning", prune))
+        group.create_task(every(REAP_EVERY_SEC, "reaping", holding.reap))
+        group.create_task(every(MARK_SILENT_EVERY_SEC, "marking silent workers", holding.mark_silent_workers))
+        group.create_task(every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
+        group.create_task(every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
+        group.create_task(every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
+        group.create_task(every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
+        group.create_task(every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
+        group.create_task(every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
+        group.create_task(every(PRUNE_EVERY_SEC, "pruning", prune))
         group.create_task(_due_on_time(wake_due, hub))
+        group.create_task(_sync_on_time(sync, hub))
 
 
-async def _every(seconds: float, name: str, step: Callable[[], Awaitable[object]]) -> None:
+async def every(seconds: float, name: str, step: Callable[[], Awaitable[object]]) -> None:
+    """Run `step` every `seconds`, until cancelled."""
     while True:
-        await _guarded(name, step)
+        await guarded(name, step)
         await asyncio.sleep(seconds)
 
 
 async def _due_on_time(step: Callable[[], Awaitable[float]], hub: Hub) -> None:
     with hub.subscribe(DUE) as news:
         while True:
-            wait = await _guarded("looking for due tasks", step)
+            wait = await guarded("looking for due tasks", step)
             await asyncio.sleep(DUE_AT_MOST_EVERY_SEC)
             await news.wait((DUE_AT_LEAST_EVERY_SEC if wait is None else wait) - DUE_AT_MOST_EVERY_SEC)
 
 
-async def _guarded(name: str, step: Callable[[], Awaitable[T]]) -> T | None:
+async def _sync_on_time(sync: WorkerSync, hub: Hub) -> None:
+    with hub.subscribe(CONNECTION) as news:
+        while True:
+            wait = await guarded("syncing with Membridge", sync.step)
+            await news.wait(SYNC_EVERY_SEC if wait is None else wait)
+
+
+async def guarded(name: str, step: Callable[[], Awaitable[T]]) -> T | None:
+    """The outcome of `step`, or None when it failed, which is logged."""
     try:
         return await step()
     except BloomError as error:

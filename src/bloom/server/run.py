@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import uvicorn
+from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
 
 from bloom.base.errors import ConfigurationError
@@ -58,7 +59,7 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     """
     settings = load(ServerSettings)
     configure_logging(settings.log_level, settings.log_format)
-    _check_database_url(settings)
+    check_database_url(settings)
     if reload:
         _serve_reloading(open_given_or_own(settings, fd=fd, host=host, port=port).detach(), lifeline_fd)
         return
@@ -66,6 +67,11 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     app, stopping = build_app(settings)
     if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
         _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
+    run_server(app, stopping, sock, lifeline_fd)
+
+
+def run_server(app: FastAPI, stopping: Stopping, sock: socket.socket, lifeline_fd: int | None) -> None:
+    """Serve `app` on `sock`, which listens, until SIGTERM, SIGINT or the end of `lifeline_fd`."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -80,7 +86,8 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     _Server(config, stopping, lifeline_fd).run(sockets=[sock])
 
 
-def _check_database_url(settings: ServerSettings) -> None:
+def check_database_url(settings: ServerSettings) -> None:
+    """Raise ConfigurationError that names the variable whose value cannot be the address of a PostgreSQL."""
     for name, url in (("DATABASE_URL", settings.database_url), ("BLOOM_LISTEN_URL", settings.listen_url)):
         if url is not None:
             try:

@@ -50,20 +50,22 @@ class DevelopmentGuardMiddleware:
     """Lets in callers of this machine, as the principal `local`, and refuses what a foreign web page could have sent.
 
     403 for a `Host` that is no loopback name, on every request, and for an `Origin` that is none, on every write; 415
-    for a write under `/api` with a body that is not JSON (or, for streamed uploads, an octet stream: no form can send
+    for a write under `api` with a body that is not JSON (or, for streamed uploads, an octet stream: no form can send
     that).
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, api: str = "/api/", key_name: str = "RUNTIME_API_KEY") -> None:
         self.app = app
+        self._api = api
+        self._key_name = key_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if (refusal := _refusal(scope)) is not None:
+        if (refusal := _refusal(scope, self._key_name)) is not None:
             await error_response(refusal)(scope, receive, send)
-        elif is_write(scope) and route_path(scope).startswith("/api/") and not _has_safe_body(scope):
+        elif is_write(scope) and route_path(scope).startswith(self._api) and not _has_safe_body(scope):
             text = "A body must come with content type application/json while the server needs no key"
             await json_error(415, "unsupported_media_type", text)(scope, receive, send)
         else:
@@ -71,17 +73,17 @@ class DevelopmentGuardMiddleware:
             await self.app(scope, receive, send)
 
 
-def _refusal(scope: Scope) -> Forbidden | None:
+def _refusal(scope: Scope, key_name: str) -> Forbidden | None:
     hosts = header_values(scope, b"host")
     if len(hosts) != 1 or not is_loopback_host(hosts[0].decode("latin-1")):
         return Forbidden(
-            "Without RUNTIME_API_KEY this server answers only to localhost, 127.0.0.1 or [::1] as Host; "
+            f"Without {key_name} this server answers only to localhost, 127.0.0.1 or [::1] as Host; "
             "set a key to reach it under another name"
         )
     if is_write(scope):
         origins = header_values(scope, b"origin")
         if len(origins) > 1 or (origins and not is_loopback_origin(origins[0].decode("latin-1"))):
-            return Forbidden("Without RUNTIME_API_KEY this server takes no writes from web pages of other origins")
+            return Forbidden(f"Without {key_name} this server takes no writes from web pages of other origins")
     return None
 
 

@@ -20,16 +20,17 @@ _API = (*_ALWAYS, (b"cache-control", b"no-store"))
 
 
 class SecurityHeadersMiddleware:
-    """Adds the security headers, and `Cache-Control: no-store` under `/api`, where an answer does not set them."""
+    """Adds the security headers, and `Cache-Control: no-store` under `api`, where an answer does not set them."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, api: str = "/api/") -> None:
         self.app = app
+        self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        pairs = _API if route_path(scope).startswith("/api/") else _ALWAYS
+        pairs = _API if route_path(scope).startswith(self._api) else _ALWAYS
 
         async def completing_send(message: Message) -> None:
             if message["type"] == "http.response.start":

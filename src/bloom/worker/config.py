@@ -107,7 +107,7 @@ class LimitSettings(_Table):
 
 class WorkerConfig(_Table):
     """The whole file. Durations are in seconds. What `bloom worker` is told by its options goes before `runtime`, `name`,
-    `slots` and `labels`.
+    `slots`, `labels` and `membridge`.
     """
 
     runtime: Annotated[str, AfterValidator(_address)] | None = None
@@ -115,6 +115,7 @@ class WorkerConfig(_Table):
     slots: int | None = Field(default=None, ge=1, le=32)
     labels: list[Annotated[str, AfterValidator(worker_label)]] | None = Field(default=None, max_length=64)
     executor: ExecutorName | None = None
+    membridge: Annotated[str, AfterValidator(_address)] | None = None
     stop_grace_sec: float = Field(default=3.0, ge=0, le=60)
     pass_env: list[VariableName] = []
     claude: ClaudeSettings = ClaudeSettings()

@@ -16,6 +16,8 @@ from bloom.worker.sole import sole_daemon
 from bloom.worker.stopping import stop_with_parent, stopping_on_signals
 from bloom.worker.work import serve
 
+log = logging.getLogger("bloom.worker")
+
 MAX_SLOTS = 32
 
 
@@ -52,10 +54,22 @@ async def _serve(options: WorkerOptions, executor: Executor, why: str, limits: L
         watching = None
         if options.lifeline_fd is not None:
             watching = asyncio.create_task(stop_with_parent(options.lifeline_fd, stopping))
+        companion = asyncio.create_task(_run_beside(options, stopping.asked))
         try:
             await serve(options, executor, why, stopping, limits=limits)
+            await asyncio.wait({companion}, timeout=options.pace.farewell_sec)
         finally:
-            if watching is not None:
-                watching.cancel()
-                await asyncio.wait({watching})
+            for task in (watching, companion):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
     return 0
+
+
+async def _run_beside(options: WorkerOptions, stopping: asyncio.Event) -> None:
+    """What goes wrong in there is logged: the worker's tasks do not depend on it."""
+    try:
+        if options.beside is not None:
+            await options.beside(options, stopping)
+    except Exception:
+        log.exception("what runs beside the worker has failed; the worker goes on without it")

@@ -1,6 +1,8 @@
 """What a worker daemon is told at its start; cheap to import."""
 
+import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +36,10 @@ class Pace:
     """How long the daemon, once stopped, tries to deliver what its runs left."""
 
 
+Beside = Callable[["WorkerOptions", asyncio.Event], Awaitable[None]]
+"""Something that runs beside the daemon, which hands it its options as they were settled, until the event is set."""
+
+
 @dataclass(frozen=True)
 class WorkerOptions:
     """One daemon. `executor` is `auto`, `claude` or `command`.
@@ -53,6 +59,7 @@ class WorkerOptions:
     pace: Pace = Pace()
     labels: tuple[str, ...] | None = None
     """What tasks may ask of their worker; None leaves what the runtime knows."""
+    beside: Beside | None = None
 
 
 def worker_name(name: str) -> str:

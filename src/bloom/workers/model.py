@@ -50,3 +50,16 @@ class Worker:
     def free_slots(self) -> int:
         """How many more leases it may hold."""
         return max(self.max_concurrency - self.active_leases, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedWorker:
+    """What Membridge's list says of a worker; None: nothing. `age_sec`: how long ago Membridge heard from it."""
+
+    id: WorkerId
+    url: str | None
+    status: WorkerStatus | None
+    claude_cli: bool | None
+    max_concurrency: int | None
+    labels: Sequence[str] | None
+    age_sec: float

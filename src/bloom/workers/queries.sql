@@ -59,7 +59,8 @@ with input as (
         agent_version = coalesce(excluded.agent_version, w.agent_version),
         os_info = coalesce(excluded.os_info, w.os_info),
         install_method = coalesce(excluded.install_method, w.install_method),
-        last_heartbeat = excluded.last_heartbeat
+        last_heartbeat = excluded.last_heartbeat,
+        from_membridge = false
     returning w.id, w.status, w.max_concurrency, (xmax = 0) as inserted
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
@@ -68,6 +69,64 @@ with input as (
     from upserted u, input
 )
 select inserted from upserted;
+
+-- name: list_many
+-- What Membridge's list says of (locked) workers. One that is new is registered; one that only Membridge knows takes over what
+-- changed; for one that registered here it is a sign of life, if it was seen in the last %(after_sec)s seconds. Writes
+-- audit entries for what is new or changed. `came_online`: somebody may take tasks now who could not before.
+with input as (
+    select i.id, i.url, i.claude_cli, i.max_concurrency, i.labels, m.now,
+           m.now - make_interval(secs => i.age_sec) as heard_at,
+           i.age_sec < %(after_sec)s and i.status is distinct from 'offline' as heard,
+           case when i.status in ('offline', 'syncing', 'error') then i.status else 'online' end as status
+    from json_to_recordset(%(items)s) as i(id text, url text, status text, claude_cli boolean, max_concurrency integer,
+                                           labels text[], age_sec double precision),
+         (select coalesce(%(now)s::timestamptz, now()) as now) m
+), before as (
+    select w.id, w.status, w.url, w.claude_cli, w.max_concurrency, w.labels
+    from bloom.workers w join input i on i.id = w.id
+), updated as (
+    update bloom.workers w
+    set last_heartbeat = case when i.heard then greatest(w.last_heartbeat, i.heard_at) else w.last_heartbeat end,
+        status = case when w.from_membridge and i.status = 'offline' then 'offline'
+                      when not i.heard then w.status
+                      when w.from_membridge then i.status
+                      when w.status in ('offline', 'unknown') then 'online'
+                      else w.status end,
+        url = case when w.from_membridge then coalesce(i.url, w.url) else w.url end,
+        claude_cli = case when w.from_membridge then coalesce(i.claude_cli, w.claude_cli) else w.claude_cli end,
+        max_concurrency = case when w.from_membridge then coalesce(i.max_concurrency, w.max_concurrency)
+                               else w.max_concurrency end,
+        labels = case when w.from_membridge then coalesce(i.labels, w.labels) else w.labels end
+    from input i
+    where w.id = i.id
+    returning w.id, w.status, w.url, w.claude_cli, w.max_concurrency, w.labels
+), inserted as (
+    insert into bloom.workers (id, url, status, claude_cli, max_concurrency, labels, registered_at, last_heartbeat,
+                               from_membridge)
+    select id, url, case when heard then status else 'offline' end, coalesce(claude_cli, true),
+           coalesce(max_concurrency, 1), coalesce(labels, '{}'), now, heard_at, true
+    from input
+    where id not in (select id from before)
+    order by id
+    on conflict (id) do nothing
+    returning id, status
+), audited as (
+    insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
+    select i.now, c.action, 'worker', c.id, %(actor)s, json_build_object('status', c.status)
+    from (
+        select id, status, 'worker_registered' as action from inserted
+        union all
+        select u.id, u.status, 'worker_updated' from updated u join before b on b.id = u.id
+        where (u.url, u.claude_cli, u.max_concurrency, u.labels)
+              is distinct from (b.url, b.claude_cli, b.max_concurrency, b.labels)
+    ) c
+    join input i on i.id = c.id
+)
+select exists (select from inserted where status = 'online')
+    or exists (select from updated u join before b on b.id = u.id
+               where u.status = 'online' and (b.status <> 'online' or u.max_concurrency > b.max_concurrency
+                                              or u.labels <> b.labels)) as came_online;
 
 -- name: set_draining
 -- Drain or resume one worker; writes its audit entry when this changes anything. No row: no such worker.
@@ -103,11 +162,12 @@ from json_to_recordset(%(items)s) as i(worker_id text, wait_sec double precision
 where w.id = i.worker_id and (i.wait_sec is not null or w.polling_until is not null);
 
 -- name: mark_silent
--- Workers that use claim and were not heard from for %(after_sec)s seconds are offline; an open claim is a sign of life.
+-- Workers that use claim or come from Membridge and were not heard from for %(after_sec)s seconds are offline; an open
+-- claim is a sign of life.
 update bloom.workers w set status = 'offline', polling_until = null
 where w.id in (
     select id from bloom.workers
-    where claims and status <> 'offline'
+    where (claims or from_membridge) and status <> 'offline'
       and greatest(last_heartbeat, polling_until)
           < coalesce(%(now)s::timestamptz, now()) - make_interval(secs => %(after_sec)s)
     order by id for no key update skip locked

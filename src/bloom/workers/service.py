@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bloom.audit.model import AuditAction
 from bloom.base.errors import BloomError, NotFound
@@ -10,7 +10,7 @@ from bloom.base.ids import WorkerId
 from bloom.db.hub import QUEUE, notify
 from bloom.db.pool import RETRYABLE, Database
 from bloom.workers import store
-from bloom.workers.model import Worker
+from bloom.workers.model import ListedWorker, Worker
 from bloom.workers.schemas import RegisterWorker
 
 NOTED_FOR_SEC = 1.0
@@ -67,6 +67,15 @@ class WorkerService:
             inserted = await store.upsert(connection, request, actor=actor, now=self._database.now)
             await notify(connection, [QUEUE])
             return (await store.by_ids(connection, [worker_id]))[worker_id], inserted
+
+    async def listed(self, listed: Sequence[ListedWorker]) -> None:
+        """Take over what Membridge's list says: workers that only it knows appear and change with it; for those that
+        registered here it is a sign of life and nothing else.
+        """
+        async with self._database.transaction() as connection:
+            await store.lock(connection, [worker.id for worker in listed])
+            if await store.list_many(connection, listed, now=None):
+                await notify(connection, [QUEUE])
 
     async def drain(self, worker_id: WorkerId, *, actor: str) -> Worker:
         """Give the worker nothing new; what runs there runs on. Raises NotFound."""

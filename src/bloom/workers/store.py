@@ -1,15 +1,17 @@
 """Typed calls of the workers' SQL."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from psycopg.rows import DictRow
 
+from bloom.audit.model import MEMBRIDGE
 from bloom.base.ids import WorkerId
 from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
-from bloom.workers.model import OFFLINE_AFTER_SEC, Worker, WorkerStatus
+from bloom.workers.model import OFFLINE_AFTER_SEC, ListedWorker, Worker, WorkerStatus
 from bloom.workers.schemas import Board, RegisterWorker
 
 _SQL = load_queries("bloom.workers")
@@ -68,6 +70,18 @@ async def upsert(connection: Connection, request: RegisterWorker, *, actor: str,
         },
     )
     return bool(row and row["inserted"])
+
+
+async def list_many(connection: Connection, listed: Sequence[ListedWorker], *, now: datetime | None) -> bool:
+    """Take over Membridge's list: see the statement. True when somebody came online by it. Lock the workers first."""
+    params = {
+        "items": as_json([asdict(worker) for worker in listed]),
+        "after_sec": OFFLINE_AFTER_SEC,
+        "actor": MEMBRIDGE,
+        "now": now,
+    }
+    row = await fetch_one(connection, _SQL["list_many"], params)
+    return bool(row and row["came_online"])
 
 
 async def set_draining(

@@ -20,7 +20,15 @@ CLAUDE = (
 )
 """What the Claude CLI gets besides. Logins of Bedrock and Vertex only when `pass_env` lists them."""
 
-_NEVER = ("BLOOM_API_KEY", "RUNTIME_API_KEY", "DATABASE_URL", "BLOOM_LISTEN_URL", "MINIO_*", "MEMBRIDGE_*")
+_NEVER = (
+    "BLOOM_API_KEY",
+    "BLOOM_SECRET_KEY",
+    "RUNTIME_API_KEY",
+    "DATABASE_URL",
+    "BLOOM_LISTEN_URL",
+    "MINIO_*",
+    "MEMBRIDGE_*",
+)
 
 _SECRET_NAMES = ("*KEY", "*TOKEN", "*SECRET", "*PASSWORD", "*CREDENTIALS", "*CUSTOM_HEADERS")
 

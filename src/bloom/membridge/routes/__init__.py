@@ -1,0 +1,1 @@
+"""HTTP of the control plane, below the root of its own server."""

@@ -1,0 +1,153 @@
+"""Looks at each thing that sync needs and says in plain words what is wrong and what helps."""
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from bloom.base.errors import BloomError
+from bloom.sync.copies import is_plain_current
+from bloom.sync.model import Role
+from bloom.sync.node import Node, working
+from bloom.sync.pull import Situation, look
+from bloom.sync.push import describe
+from bloom.sync.status import lock_in_force
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `fix` says what helps, "" where nothing has to."""
+
+    name: str
+    verdict: Literal["ok", "warning", "problem"]
+    text: str
+    fix: str = ""
+
+
+async def examine(node: Node) -> list[Finding]:
+    """Look at everything. Writes a small object into the store and removes it; raises Locked and OSError alone."""
+    async with working(node):
+        found = [
+            _directory(node),
+            await _guarded("database", "bloom sync restore brings an older version back", _database(node)),
+        ]
+        store = await _guarded(
+            "store", "check MINIO_ENDPOINT, MINIO_BUCKET and the keys, or BLOOM_SYNC_DIR", _store(node)
+        )
+        found.append(store)
+        if store.verdict == "problem":
+            return found
+        found.append(await _guarded("conditional writes", "", _conditions(node)))
+        situations: list[Situation] = []
+
+        async def role() -> Finding:
+            situations.append(await look(node, None))
+            return _role(node, situations[0])
+
+        found.append(await _guarded("role", "select a primary in Membridge, or set PRIMARY_NODE_ID", role))
+        found.append(await _guarded("lock", "", _lock(node)))
+        if situations:
+            found.append(
+                await _guarded("plain copy", "bloom sync push or pull repairs it", _plain(node, situations[0]))
+            )
+        return found
+
+
+async def _guarded(name: str, fix: str, look_at: Callable[[], Awaitable[Finding]]) -> Finding:
+    try:
+        return await look_at()
+    except BloomError as error:
+        return Finding(name, "problem", error.message, fix)
+    except OSError as error:
+        return Finding(name, "problem", error.strerror or type(error).__name__, fix)
+
+
+def _directory(node: Node) -> Finding:
+    directory = node.files.database.parent
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        return Finding(
+            "directory", "problem", f"{directory} cannot be written to", "check CLAUDE_MEM_DB and the permissions"
+        )
+    free = shutil.disk_usage(directory).free
+    size = node.files.database.stat().st_size if node.files.database.exists() else 0
+    if free < 4 * size:
+        return Finding(
+            "directory", "warning", f"{free >> 20} MiB free beside a memory of {size >> 20} MiB", "free disk space"
+        )
+    return Finding("directory", "ok", f"{directory} can be written to, {free >> 20} MiB are free")
+
+
+def _database(node: Node) -> Callable[[], Awaitable[Finding]]:
+    async def look_at() -> Finding:
+        local = node.snapshot(as_file=True)
+        if local is None:
+            text = f"there is none at {node.files.database}"
+            return Finding("database", "warning", text, "bloom sync pull, or check CLAUDE_MEM_DB")
+        return Finding("database", "ok", f"sound: {describe(local)}")
+
+    return look_at
+
+
+def _store(node: Node) -> Callable[[], Awaitable[Finding]]:
+    async def look_at() -> Finding:
+        await node.store.check()
+        return Finding("store", "ok", f"{node.settings.store_name} can be written to")
+
+    return look_at
+
+
+def _conditions(node: Node) -> Callable[[], Awaitable[Finding]]:
+    async def look_at() -> Finding:
+        if await node.conditions(anew=True):
+            return Finding("conditional writes", "ok", "the store honours them")
+        if node.service is not None:
+            return Finding("conditional writes", "ok", "the store ignores them, which does not matter with Membridge")
+        text = "the store ignores them: two nodes that push at the same moment are told apart afterwards only"
+        return Finding("conditional writes", "warning", text, "set MEMBRIDGE_URL, or use a store that has them")
+
+    return look_at
+
+
+def _role(node: Node, situation: Situation) -> Finding:
+    if situation.warning is not None:
+        return Finding("Membridge", "problem", situation.warning, "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY")
+    standing = situation.standing
+    text = f"{node.settings.node_id} is {standing.role}, says {standing.source}"
+    if standing.epoch is not None:
+        text += f", epoch {standing.epoch}"
+    if standing.role is Role.PRIMARY or standing.primary is not None:
+        return Finding("role", "ok", text + (f" ({standing.reason})" if standing.reason else ""))
+    return Finding(
+        "role", "warning", f"{text}: {standing.reason}", "select a primary in Membridge, or set PRIMARY_NODE_ID"
+    )
+
+
+def _lock(node: Node) -> Callable[[], Awaitable[Finding]]:
+    async def look_at() -> Finding:
+        lock = await lock_in_force(node)
+        if lock is None:
+            return Finding("lock", "ok", "no push is under way")
+        if lock.owner == node.state.owner:
+            return Finding("lock", "warning", "a push of this node was cut off", "bloom sync push takes its lock over")
+        fix = "wait for it; if it was cut off, its lock ends by itself"
+        return Finding("lock", "warning", f"{lock.hostname} is pushing, or was cut off", fix)
+
+    return look_at
+
+
+def _plain(node: Node, situation: Situation) -> Callable[[], Awaitable[Finding]]:
+    async def look_at() -> Finding:
+        current = situation.current
+        if current is None:
+            return Finding("plain copy", "ok", "nothing has been pushed yet")
+        published = node.service is not None and situation.warning is None
+        if current.key == node.keys.plain or await is_plain_current(
+            node.store, node.keys, current, published=published
+        ):
+            return Finding("plain copy", "ok", "plain clients find the current version")
+        return Finding(
+            "plain copy", "warning", "plain clients find an older one, or refuse", "bloom sync push or pull repairs it"
+        )
+
+    return look_at

@@ -1,0 +1,119 @@
+"""HTTP of the connection to Membridge: its configuration, and what is passed on to it."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.responses import JSONResponse
+
+from bloom.base.errors import InvalidInput, Upstream
+from bloom.upstream.client import Answer
+from bloom.upstream.schemas import ConfigOut, ConnectionTest, SaveConfig, SelectPrimary
+from bloom.upstream.service import ConnectionService
+from bloom.web.auth import principal_of
+from bloom.web.bodies import StrictRoute
+from bloom.web.errors import json_error
+from bloom.web.parameters import Caller
+
+_CID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_LONGEST_MESSAGE = 500
+_ANONYMOUS = "anonymous"
+_CODES = {401: "membridge_unauthorized", 403: "membridge_forbidden"}
+
+
+async def _cid(cid: str) -> str:
+    if not _CID.fullmatch(cid):
+        text = "Must be the id of a project: letters, digits, - and _"
+        raise InvalidInput(text, fields={"cid": [text]})
+    return cid
+
+
+ProjectId = Annotated[str, Depends(_cid)]
+
+
+def config_routes(connections: ConnectionService) -> APIRouter:
+    """The router below `/api/runtime`."""
+    router = APIRouter(route_class=StrictRoute, tags=["membridge"])
+
+    @router.get("/config", response_model=ConfigOut)
+    async def config() -> ConfigOut:
+        """Where Membridge is, the key masked: saved here, else of the environment, else the default."""
+        return await connections.config()
+
+    @router.post("/config", response_model=ConfigOut)
+    async def save(body: SaveConfig, caller: Caller) -> ConfigOut:
+        """Save the address, the key or both. Another scheme, host or port asks for the key again."""
+        return await connections.save(body, actor=caller.name)
+
+    @router.post("/test-connection", response_model=ConnectionTest)
+    async def test_connection(request: Request) -> Response:
+        """Try the connection as it is configured. Open to everybody; a body is not looked at."""
+        caller = principal_of(request.scope)
+        outcome = await connections.test(actor=_ANONYMOUS if caller is None else caller.name)
+        return JSONResponse(outcome.model_dump(exclude_none=True))
+
+    return router
+
+
+def proxy_routes(connections: ConnectionService) -> APIRouter:
+    """The router below `/api/membridge`. Status codes of Membridge are passed on; 502 is ours: no usable answer."""
+    router = APIRouter(route_class=StrictRoute, tags=["membridge"])
+
+    async def passed_on(path: str) -> Response:
+        try:
+            return _passed_on(await connections.ask(path))
+        except Upstream as error:
+            return _bad_gateway(error)
+
+    @router.get("/health")
+    async def health() -> Response:
+        """How Membridge is."""
+        return await passed_on("/health")
+
+    @router.get("/projects")
+    async def projects() -> Response:
+        """The projects that Membridge knows."""
+        return await passed_on("/projects")
+
+    @router.get("/projects/{cid}/leadership")
+    async def leadership(cid: ProjectId) -> Response:
+        """Who leads a project."""
+        return await passed_on(f"/projects/{cid}/leadership")
+
+    @router.get("/projects/{cid}/nodes")
+    async def nodes(cid: ProjectId) -> Response:
+        """The nodes of a project."""
+        return await passed_on(f"/projects/{cid}/nodes")
+
+    @router.post("/projects/{cid}/leadership/select")
+    async def select(cid: ProjectId, body: SelectPrimary, caller: Caller) -> Response:
+        """Make a node the primary of a project."""
+        try:
+            return _passed_on(await connections.promote(cid, body, actor=caller.name))
+        except Upstream as error:
+            return _bad_gateway(error)
+
+    return router
+
+
+def _passed_on(answer: Answer) -> Response:
+    if answer.is_success:
+        return JSONResponse(answer.value, status_code=answer.status)
+    said = answer.fields or {}
+    message = answer.failure or f"Membridge answered {answer.status}"
+    code = _CODES.get(answer.status, "membridge_error")
+    # What it says of the request is for the caller; of its own failures, which may tell of its inside, only the status is.
+    if answer.failure is None:
+        for field in ("error", "detail"):
+            if isinstance(text := said.get(field), str) and text:
+                message = text[:_LONGEST_MESSAGE]
+                break
+        if isinstance(named := said.get("code"), str) and _CODE.fullmatch(named):
+            code = named
+    return json_error(answer.status, code, message)
+
+
+def _bad_gateway(error: Upstream) -> Response:
+    # Not raised: a page that asks every second while Membridge is away must not fill the log. The state is in /health.
+    return json_error(502, error.code, error.message)

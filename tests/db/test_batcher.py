@@ -188,3 +188,32 @@ async def test_beyond_its_capacity_callers_are_asked_to_come_back() -> None:
     assert isinstance(refused, Unavailable) and (refused.code, refused.retry_after_sec) == ("overloaded", 1)
     flushes.gate.set()
     assert await outcomes(first + waiting) == [10, 20, 30]
+
+
+async def test_what_one_caller_submits_together_shares_a_batch_and_a_refused_item_stands_in_its_place() -> None:
+    flushes = Flushes(lambda items: [Conflict("no") if item % 2 else item * 10 for item in items])
+    batcher: Batcher[int, int] = Batcher("test", flushes, max_batch=2)
+    first = submit(batcher, 0)
+    await flushes.begun(1)
+    together = asyncio.create_task(batcher.submit_many([1, 2, 3]))
+    last = submit(batcher, 4)
+    flushes.gate.set()
+    assert await outcomes(first + last) == [0, 40]
+    one, two, three = await together
+    assert (two, isinstance(one, Conflict), isinstance(three, Conflict)) == (20, True, True)
+    assert flushes.batches == [[0], [1, 2, 3], [4]]
+
+
+async def test_an_item_with_bad_data_fails_alone_among_what_its_caller_submitted() -> None:
+    def answer(items: Sequence[int]) -> Outcomes:
+        if 2 in items:
+            raise psycopg.errors.NumericValueOutOfRange
+        return [item * 10 for item in items]
+
+    flushes = Flushes(answer)
+    flushes.gate.set()
+    batcher: Batcher[int, int] = Batcher("test", flushes)
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+        await batcher.submit_many([1, 2, 3])
+    assert flushes.batches == [[1, 2, 3], [1], [2], [3]]
+    assert await batcher.submit_many([1, 3]) == [10, 30]

@@ -52,6 +52,7 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "leasable": {"ids": IDS},
         "grant_many": {"items": json.dumps([{**HOLDER, "ttl_seconds": 1, "actor": "a"}]), **NOW},
         "task_states": {"ids": IDS},
+        "lock_states": {"ids": IDS},
         "extend_many": {"items": json.dumps([HOLDER]), **NOW},
         "lock_expired": {"limit": 10, **NOW},
         "expire_many": {"ids": IDS, "actor": "a", **NOW},

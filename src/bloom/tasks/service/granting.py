@@ -117,7 +117,6 @@ class GrantService:
     async def _lease_many(self, items: Sequence[LeaseRequest]) -> Sequence[Granted | BloomError]:
         outcomes: list[Granted | BloomError | None] = [None] * len(items)
         async with self._database.transaction() as connection:
-            await leases.promote_due(connection, now=self._database.now)
             pending = list(range(len(items)))
             for _ in range(MAX_CHOICES):
                 pending = await self._lease_round(connection, items, pending, outcomes)
@@ -138,6 +137,9 @@ class GrantService:
     ) -> list[int]:
         """Choose without locks, lock, check, grant. Returns the items whose chosen worker was filled by others meanwhile."""
         looked_at = await leases.leasable(connection, [items[n].task_id for n in pending])
+        if any(task.status is TaskStatus.QUEUED and not task.due for task in looked_at.values()):
+            await leases.promote_due(connection, now=self._database.now)
+            looked_at = await leases.leasable(connection, [items[n].task_id for n in pending])
         chosen: dict[int, WorkerId] = {}
         routed = [n for n in pending if items[n].worker_id is None]
         seats = [_seat(worker) for worker in await workers.routable(connection)] if routed else []

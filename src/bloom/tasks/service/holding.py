@@ -170,8 +170,7 @@ class HoldingService:
 
     async def _heartbeat_many(self, items: Sequence[HeartbeatCall]) -> Sequence[Lease | BloomError]:
         async with self._database.transaction() as connection:
-            await leases.lock_tasks(connection, [item.task_id for item in items])
-            states = await leases.task_states(connection, [item.task_id for item in items])
+            states = await leases.lock_states(connection, [item.task_id for item in items])
             refused = {n: _holder_refusal(item, states.get(item.task_id)) for n, item in enumerate(items)}
             speaking = {
                 n: lease_id
@@ -210,8 +209,7 @@ class HoldingService:
     async def _append_many(self, items: Sequence[EventsCall]) -> Sequence[Appended | BloomError]:
         outcomes: list[Appended | BloomError] = []
         async with self._database.transaction() as connection:
-            await leases.lock_tasks(connection, [item.task_id for item in items])
-            states = await leases.task_states(connection, [item.task_id for item in items])
+            states = await leases.lock_states(connection, [item.task_id for item in items])
             current: set[tuple[LeaseId, WorkerId | None]] = set()
             for item in items:
                 state = states.get(item.task_id)

@@ -221,7 +221,15 @@ async def grant_many(
 
 async def task_states(connection: Connection, ids: Iterable[TaskId]) -> dict[TaskId, TaskState]:
     """The state of these tasks and who holds them."""
-    rows = await fetch_all(connection, _SQL["task_states"], {"ids": sorted(set(ids))})
+    return _states(await fetch_all(connection, _SQL["task_states"], {"ids": sorted(set(ids))}))
+
+
+async def lock_states(connection: Connection, ids: Iterable[TaskId]) -> dict[TaskId, TaskState]:
+    """Lock these tasks until the transaction ends, in id order; their state and who holds them."""
+    return _states(await fetch_all(connection, _SQL["lock_states"], {"ids": sorted(set(ids))}))
+
+
+def _states(rows: Iterable[DictRow]) -> dict[TaskId, TaskState]:
     return {
         row["task_id"]: TaskState(
             TaskStatus(row["task_status"]), row["current_lease_id"], row["worker_id"], row["cancel_asked"]

@@ -174,11 +174,19 @@ select g.id, g.seq, g.context_id, g.agent_slug, g.prompt, g.context_hints, g.tim
 from granted g join leased l on l.id = g.lease_id;
 
 -- name: task_states
--- The tasks with their current leases, as they are under the locks.
+-- The tasks with their current leases.
 select t.id as task_id, t.status as task_status, t.lease_id as current_lease_id, t.worker_id,
        t.cancel_requested_at is not null as cancel_asked
 from bloom.tasks t
 where t.id = any(%(ids)s);
+
+-- name: lock_states
+-- The same of tasks that this locks, in id order. FOR UPDATE gives the rows as earlier holders of the locks have left them.
+select t.id as task_id, t.status as task_status, t.lease_id as current_lease_id, t.worker_id,
+       t.cancel_requested_at is not null as cancel_asked
+from bloom.tasks t
+where t.id = any(%(ids)s)
+order by t.id for update;
 
 -- name: extend_many
 -- Prolong leases that are current, active and not past their end; a leased task becomes running.

@@ -67,6 +67,7 @@ def test_a_sub_path_of_the_address_is_kept(start_replica: StartReplica, membridg
 
 
 def test_a_refusal_is_passed_on_with_its_words(runtime: Replica, membridge: Stub) -> None:
+    told(get(runtime, "/projects"))
     for status in (400, 404, 409, 422, 429):
         membridge.behave("/projects", act.says({"error": "Not so.", "code": "not_so", "more": "x"}, status))
         assert told(get(runtime, "/projects"), status) == {"error": "Not so.", "code": "not_so"}
@@ -190,6 +191,15 @@ def test_a_test_says_why_it_does_not_work(runtime: Replica, membridge: Stub) -> 
         assert told(runtime.get("/config"))["connected"] is False
         assert audit(runtime, "connection_test")[0]["detail"] == outcome
         membridge.behave(path, None)
+
+
+def test_what_answers_404_to_everything_is_no_membridge(runtime: Replica, membridge: Stub) -> None:
+    membridge.behave("*", act.says({"error": "no"}, 404))
+    assert not told(runtime.post("/test-connection"))["connected"]
+    told(get(runtime, "/projects"), 404)
+    assert state(runtime)["connected"] is False
+    membridge.behave("*", act.says({"agents": []}))
+    assert not told(runtime.post("/test-connection"))["connected"]
 
 
 def test_a_membridge_that_knows_health_alone_is_connected(runtime: Replica, membridge: Stub) -> None:

@@ -13,6 +13,9 @@ MOST_AGENTS = 1000
 """More than that are not people's machines."""
 
 _LONGEST_AGE_SEC = 10 * 365 * 86_400.0
+_FUTURE_SEC = 3600.0
+"""Who was seen later than this by Membridge's own clock would never be offline."""
+
 _STATES = frozenset(WorkerStatus)
 _LastSeen = TypeAdapter(Annotated[StrictFloat | StrictInt, Field(allow_inf_nan=False)])
 
@@ -46,6 +49,8 @@ def _read(entry: Mapping[str, Any], now: float) -> ListedWorker | None:
         last_seen = entry.get("last_seen")
         age = 0.0 if last_seen is None else now - _LastSeen.validate_python(last_seen)
     except (ValidationError, OverflowError):
+        return None
+    if age < -_FUTURE_SEC or (agent.url is not None and not agent.url.startswith(("http://", "https://"))):
         return None
     named = agent.capabilities.model_fields_set
     status = entry.get("status")

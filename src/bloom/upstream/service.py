@@ -121,7 +121,9 @@ class ConnectionService:
             raise
         if answer.failure is not None:
             self.health.failed(target.revision, answer.failure)
-        elif path != "/health":  # that one is open: it says nothing of the key, and would hide that the key is refused
+        elif answer.is_success and path != "/health":
+            # That one is open: it says nothing of the key, and would hide that the key is refused. Nor does a refusal say that
+            # Membridge is what answers.
             self.health.succeeded(target.revision)
         return answer
 
@@ -135,7 +137,8 @@ class ConnectionService:
             said = await self._client.call(target, "GET", "/health", retries=0)
             problem = said.failure
             short = len(json.dumps(said.value)) <= MAX_HEALTH_CHARACTERS  # everybody may ask for it
-            if problem is None and not (said.is_success and said.fields is not None and short):
+            known = said.fields is not None and "status" in said.fields
+            if problem is None and not (said.is_success and known and short):
                 problem = f"Membridge answered {said.status} to GET /health, not as Membridge does"
             problem = problem or (await self._client.call(target, "GET", "/agents", retries=0)).failure
         except Upstream as error:

@@ -51,10 +51,10 @@ class Serving:
 
 
 @contextmanager
-def _serving(url: str, **environment: str) -> Generator[Serving]:
+def _serving(url: str, *options: str, **environment: str) -> Generator[Serving]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.fileno()
-        argv = [sys.executable, "-m", "bloom", "serve", "--processes", "2", "--fd", str(number)]
+        argv = [sys.executable, "-m", "bloom", "serve", "--processes", "2", "--fd", str(number), *options]
         process = subprocess.Popen(argv, pass_fds=[number], env={**os.environ, "DATABASE_URL": url, **environment})
         try:
             yield Serving(listener, process)
@@ -108,3 +108,12 @@ def test_no_process_outlives_the_one_that_started_it_be_it_killed(serving: Servi
 def test_what_keeps_the_first_process_from_serving_ends_all_with_its_exit_code() -> None:
     with _serving("postgresql://nobody@127.0.0.1:1/none", BLOOM_TRUSTED_PROXIES="nonsense") as serving:
         assert serving.process.wait(PATIENCE_SEC) == 2
+
+
+def test_a_runtime_that_reloads_serves_and_ends_with_its_child(database: FreshDatabase) -> None:
+    with _serving(database.url, "--reload") as serving:
+        assert serving.answers() == 200
+        (child,) = serving.runtimes()
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(PATIENCE_SEC) == 0
+        assert not child.is_running()

@@ -9,7 +9,7 @@ from bloom.base.errors import ConfigurationError
 from bloom.base.settings import ServerSettings
 from bloom.db.embedded import EmbeddedPostgres
 from bloom.db.migrate import HEAD, current_revision
-from bloom.db.pool import CONNECT_TIMEOUT_SEC
+from bloom.db.pool import CONNECT_TIMEOUT_SEC, check_url
 
 
 @contextmanager
@@ -20,6 +20,7 @@ def installed_database(settings: ServerSettings) -> Generator[str]:
     Raises ConfigurationError where there is none, or its schema is not of this release; Unavailable when it does not answer.
     """
     if settings.database_url is not None:
+        check_url("DATABASE_URL", settings.database_url.get_secret_value())
         yield _current(settings.database_url.get_secret_value())
         return
     postgres = EmbeddedPostgres(settings.data_dir)

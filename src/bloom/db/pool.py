@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic_core import to_json
 
-from bloom.base.errors import Unavailable
+from bloom.base.errors import ConfigurationError, Unavailable
 
 Connection = psycopg.AsyncConnection[DictRow]
 
@@ -99,6 +100,14 @@ def _without_words(error: psycopg.Error) -> str:
 
 RETRYABLE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation)
 """Errors after which the same transaction, run again, is right: somebody else came first."""
+
+
+def check_url(name: str, url: str) -> None:
+    """Raise ConfigurationError that names the variable `name` when `url`, its value, cannot be the address of a PostgreSQL."""
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(f"{name} must be of the form postgresql://user:password@host:5432/name") from None
 
 
 def as_json(value: Any) -> str:

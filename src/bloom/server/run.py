@@ -3,19 +3,15 @@
 import asyncio
 import logging
 import socket
-import sys
-from pathlib import Path
 
-import psycopg
 import uvicorn
 from fastapi import FastAPI
-from psycopg.conninfo import conninfo_to_dict
 
-from bloom.base.errors import ConfigurationError
 from bloom.base.lifeline import lifeline
 from bloom.base.logging import configure_logging
 from bloom.base.settings import ServerSettings, load
 from bloom.db.migrate import upgrade
+from bloom.db.pool import check_url
 from bloom.server.app import build_app
 from bloom.server.listening import BACKLOG, open_given_or_own
 from bloom.web.disconnect import Stopping
@@ -61,7 +57,9 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     configure_logging(settings.log_level, settings.log_format)
     check_database_url(settings)
     if reload:
-        _serve_reloading(open_given_or_own(settings, fd=fd, host=host, port=port).detach(), lifeline_fd)
+        from bloom.server.reloading import serve_reloading
+
+        serve_reloading(open_given_or_own(settings, fd=fd, host=host, port=port).detach(), lifeline_fd)
         return
     sock = open_given_or_own(settings, fd=fd, host=host, port=port)
     app, stopping = build_app(settings)
@@ -90,28 +88,4 @@ def check_database_url(settings: ServerSettings) -> None:
     """Raise ConfigurationError that names the variable whose value cannot be the address of a PostgreSQL."""
     for name, url in (("DATABASE_URL", settings.database_url), ("BLOOM_LISTEN_URL", settings.listen_url)):
         if url is not None:
-            try:
-                conninfo_to_dict(url.get_secret_value())
-            except psycopg.ProgrammingError:
-                raise ConfigurationError(
-                    f"{name} must be of the form postgresql://user:password@host:5432/name"
-                ) from None
-
-
-def _serve_reloading(fd: int, lifeline_fd: int | None) -> None:
-    """Development: run `bloom serve` in a child and start it anew when a file of the package changes."""
-    from watchfiles import run_process
-
-    import bloom
-
-    command = [sys.executable, "-m", "bloom", "serve", "--fd", str(fd), "--processes", "1"]
-    if lifeline_fd is not None:
-        command += ["--lifeline-fd", str(lifeline_fd)]
-    keep = tuple(n for n in (fd, lifeline_fd) if n is not None)
-    run_process(Path(bloom.__file__).parent, target=_run_child, args=(command, keep))
-
-
-def _run_child(command: list[str], keep: tuple[int, ...]) -> None:
-    import subprocess
-
-    raise SystemExit(subprocess.run(command, pass_fds=keep, check=False).returncode)
+            check_url(name, url.get_secret_value())

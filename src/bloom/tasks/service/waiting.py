@@ -1,7 +1,7 @@
 """Claims that wait for a task: who of them looks when there is news of the queue.
 
 A few are all woken: that costs less than finding out who is meant. Of many, only those look that the tasks at the head of the
-queue could go to, and while nothing is there for any of them they look together, every two seconds, instead of each by itself.
+queue could go to, and while nothing is there for any of them they look together, every three seconds, not each by itself.
 So a large idle fleet costs a few queries per second, and a new task does not wake it all.
 """
 
@@ -25,7 +25,7 @@ LOOK_EVERY_SEC = 5.0
 LOOK_AGAIN_SEC = 0.05
 """After claims were woken, for those that the tasks behind could go to; twice as long each time that this changes nothing."""
 
-GATHER_SEC = 2.0
+GATHER_SEC = 3.0
 
 _log = logging.getLogger(__name__)
 

@@ -76,6 +76,19 @@ def test_a_job_is_fetched_once_shows_its_progress_and_ends_with_its_output(ready
     assert job_of(ready, job_id) == ended
 
 
+@pytest.mark.parametrize("action", ["push", "pull"])
+def test_a_project_that_is_listed_by_its_id_takes_jobs_by_that_name_and_by_its_own(
+    ready: Membridge, action: str
+) -> None:
+    cid = canonical_id_of("meadow")
+    ready.heartbeat("a", "meadow", project_id=None)
+    for name in (cid, "meadow"):
+        answer = told(ready.post(f"/sync/{action}", {"project": name, "agent": "pi"}))
+        assert (answer["project"], answer["canonical_id"]) == (name, cid)
+    assert len(told(ready.get("/jobs", project=cid))) == 2
+    assert refused(ready.post(f"/sync/{action}", {"project": "0" * 16, "agent": "pi"}), 404) == "project_not_found"
+
+
 def test_a_waiting_agent_hears_of_a_job_at_once_in_whichever_replica(start_plane: StartPlane) -> None:
     here, there = prepared(start_plane()), start_plane()
     here.until_listening()

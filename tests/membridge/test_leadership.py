@@ -8,7 +8,7 @@ from tests.real_membridge import Membridge
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import refused, told
 
-from bloom.membridge.model import NodeRole, Project, canonical_id_of
+from bloom.membridge.model import NodeRole, Project, canonical_id_of, version_key
 from bloom.membridge.schemas import NewVersion, NodeHeartbeat
 from bloom.membridge.service.leadership import Standing
 
@@ -35,7 +35,7 @@ class Clock:
         return self._plane.run(select)
 
     def push(self, node_id: str, epoch: int, sha256: str) -> None:
-        pushed = NewVersion(node_id=node_id, epoch=epoch, sha256=sha256, key="k", db_size=1)
+        pushed = NewVersion(node_id=node_id, epoch=epoch, sha256=sha256, key=version_key(CID, epoch, sha256), db_size=1)
         self._plane.run(self._plane.services.versions.push(CID, pushed, now=self.now))
 
 

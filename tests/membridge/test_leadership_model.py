@@ -15,7 +15,7 @@ from tests.real_membridge import Membridge
 from tests.real_postgres import FreshDatabase
 
 from bloom.base.errors import Conflict, NotFound
-from bloom.membridge.model import NodeRole, Project, canonical_id_of
+from bloom.membridge.model import NodeRole, Project, canonical_id_of, version_key
 from bloom.membridge.schemas import NewVersion, NodeHeartbeat
 from bloom.membridge.service.leadership import Leadership, Standing
 
@@ -100,9 +100,9 @@ class Machine(RuleBasedStateMachine):
         self.pushed += 1
         epoch = max(self.epoch - behind, 0)
         based_on = self.current if based_on_current else None
-        pushed = NewVersion(
-            node_id=node, epoch=epoch, sha256=f"{self.pushed:064x}", key="k", db_size=1, based_on=based_on
-        )
+        sha = f"{self.pushed:064x}"
+        key = version_key(CID, epoch, sha)
+        pushed = NewVersion(node_id=node, epoch=epoch, sha256=sha, key=key, db_size=1, based_on=based_on)
         leads = self.lease is not None and self.lease[:2] == (epoch, node) and self.now < self.lease[2]
         plane = self.plane
         try:

@@ -11,7 +11,7 @@ from tests.real_membridge import Membridge
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import at_once, refused, told
 
-from bloom.membridge.model import canonical_id_of
+from bloom.membridge.model import canonical_id_of, version_key
 
 CID = canonical_id_of("project")
 Call = Callable[[Membridge], Any]
@@ -75,7 +75,13 @@ def selects(node_id: str) -> Call:
 
 
 def pushes(node_id: str, epoch: int, sha: str, based_on: str | None = None) -> Call:
-    body = {"node_id": node_id, "epoch": epoch, "sha256": sha * 64, "key": "k", "db_size": 1}
+    body = {
+        "node_id": node_id,
+        "epoch": epoch,
+        "sha256": sha * 64,
+        "key": version_key(CID, epoch, sha * 64),
+        "db_size": 1,
+    }
     return lambda plane: plane.post(f"/projects/{CID}/versions", {**body, "based_on": based_on})
 
 

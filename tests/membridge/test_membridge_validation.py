@@ -7,10 +7,11 @@ from tests.real_membridge import Membridge
 from tests.real_runtime import refused
 from tests.runtime.bad_values import OBJECT, TRUTH, Kind, cases, many, number, one_of, placed, text, whole
 
-from bloom.membridge.model import canonical_id_of
+from bloom.membridge.model import canonical_id_of, version_key
 
 CID = canonical_id_of("project")
 SHA = "a" * 64
+KEY = version_key(CID, 1, SHA)
 NAME = text(128)
 AGENT = Kind((*NAME.bad, "a/b", ".", ".."), NAME.good)
 BIG = whole(0, 2**62)
@@ -34,8 +35,10 @@ URL = Kind(
 )
 LABELS = many(text(128), 64)
 
+_NAMELESS = text(1024, empty=True, null=True)
+
 BODIES: dict[str, tuple[dict[str, Any], dict[str, Kind]]] = {
-    "/projects": ({"name": "n"}, {"name": NAME}),
+    "/projects": ({"name": "n"}, {"name": Kind((*NAME.bad, " ", "\t\n", "\N{NO-BREAK SPACE}"), NAME.good)}),
     "/agents": (
         {"name": "n"},
         {
@@ -52,12 +55,12 @@ BODIES: dict[str, tuple[dict[str, Any], dict[str, Kind]]] = {
         {"node_id": "n", "canonical_id": CID},
         {
             "node_id": NAME,
-            "canonical_id": HEX16,
+            "canonical_id": Kind(HEX16.bad, (CID,)),
             "obs_count": whole(0, 2**62, null=True),
             "db_sha": text(1024, empty=True, null=True),
             "last_seen": number(0, 1e15, null=True),
             "ip_addrs": many(text(255, empty=True), 64),
-            "project_id": text(1024, empty=True, null=True),
+            "project_id": Kind((*_NAMELESS.bad, "another"), (None, "", " ", "project")),
             "agent_version": text(1024, empty=True, null=True),
             "asks": TRUTH,
         },
@@ -67,12 +70,12 @@ BODIES: dict[str, tuple[dict[str, Any], dict[str, Kind]]] = {
         {"primary_node_id": NAME, "lease_seconds": whole(1, 2_592_000, null=True)},
     ),
     f"/projects/{CID}/versions": (
-        {"node_id": "n", "epoch": 1, "sha256": SHA, "key": "k", "db_size": 1},
+        {"node_id": "n", "epoch": 1, "sha256": SHA, "key": KEY, "db_size": 1},
         {
             "node_id": NAME,
             "epoch": BIG,
             "sha256": HEX64,
-            "key": text(1024),
+            "key": Kind(("k", *text(1024).bad), (KEY,)),
             "db_size": BIG,
             "counts": Kind((1, "a", [], None, {"a": -1}, {"a": "1"}, {"a": True}, {"a\x00": 1}), ({}, {"a": 1})),
             "based_on": OR_NULL,
@@ -106,10 +109,14 @@ def test_a_bad_value_is_a_400_that_names_its_field_and_a_good_one_is_not(plane: 
         answer = plane.post(path, placed(body, field, value))
         assert refused(answer, 400) == "invalid", (field, value)
         named = answer.json()["error"]["fieldErrors"]
-        assert any(name.startswith(field) for name in named), (field, value, named)
+        assert any(name == field or name.startswith(f"{field}.") for name in named), (field, value, named)
+        assert not any(name.endswith((".float", ".int")) for name in named), (field, value, named)
     for field, kind in fields.items():
         for value in kind.good:
-            answer = plane.post(path, placed(body, field, value))
+            said = placed(body, field, value)
+            if "key" in said:
+                said["key"] = version_key(CID, said["epoch"], said["sha256"])
+            answer = plane.post(path, said)
             assert answer.status_code in (200, 201, 404, 409, 502), (field, value, answer.text)
 
 
@@ -119,6 +126,16 @@ def test_a_body_that_is_not_an_object_or_not_json_is_a_400(plane: Membridge, pat
         assert refused(plane.http.post(path, content=content), 400) in ("invalid", "invalid_json"), content
     if path != "/agents/n/commands":
         assert refused(plane.http.post(path), 400) == "invalid"
+
+
+def test_what_a_field_must_be_is_said_in_words(plane: Membridge) -> None:
+    bad = {"node_id": "n", "canonical_id": "A" * 16, "last_seen": "now"}
+    assert plane.post("/agent/heartbeat", bad).json()["error"]["fieldErrors"] == {
+        "canonical_id": ["Must be 16 lower-case hex digits"],
+        "last_seen": ["Must be a number"],
+    }
+    fields = plane.post("/agents/n/commands", {"wait_sec": 99}).json()["error"]["fieldErrors"]
+    assert fields == {"wait_sec": ["Must be at most 60"]}
 
 
 def test_a_path_that_can_name_nothing_is_a_404(plane: Membridge) -> None:

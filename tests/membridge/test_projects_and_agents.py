@@ -10,7 +10,7 @@ from tests.real_membridge import Membridge
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import refused, told
 
-from bloom.membridge.model import canonical_id_of
+from bloom.membridge.model import canonical_id_of, version_key
 
 
 def cid_of(name: str) -> str:
@@ -44,12 +44,18 @@ def test_a_heartbeat_makes_its_project_and_the_project_counts_its_nodes(plane: M
 
 def test_a_project_that_is_known_by_its_id_alone_gets_its_name_from_whoever_tells_it(plane: Membridge) -> None:
     for name in ("by heartbeat", "by hand"):
-        plane.heartbeat("a", name, project_id="another name")
+        plane.heartbeat("a", name, project_id=None)
     assert {project["name"] for project in told(plane.get("/projects"))} == {cid_of("by heartbeat"), cid_of("by hand")}
     plane.heartbeat("a", "by heartbeat")
     told(plane.post("/projects", {"name": "by hand"}), 201)
     named = {project["name"]: project["source"] for project in told(plane.get("/projects"))}
     assert named == {"by heartbeat": "heartbeat", "by hand": "manual"}
+
+
+def test_a_heartbeat_whose_name_and_id_do_not_belong_together_is_refused_and_makes_nothing(plane: Membridge) -> None:
+    answer = plane.post("/agent/heartbeat", {"node_id": "a", "canonical_id": cid_of("one"), "project_id": "two"})
+    assert refused(answer, 400) == "invalid" and list(answer.json()["error"]["fieldErrors"]) == ["project_id"]
+    assert told(plane.get("/projects")) == []
 
 
 def test_nodes_are_told_apart_by_project_and_keep_what_a_heartbeat_leaves_out(plane: Membridge) -> None:
@@ -85,7 +91,9 @@ def test_a_deleted_project_takes_its_nodes_versions_and_jobs_along_and_says_so(
     plane.heartbeat("a", name)
     told(plane.post("/agents", {"name": "m"}), 201)
     told(plane.post("/sync/push", {"project": name, "agent": "m"}))
-    version = {"node_id": "a", "epoch": 1, "sha256": "1" * 64, "key": "k", "db_size": 1}
+    sha = "1" * 64
+    key = version_key(cid_of(name), 1, sha)
+    version = {"node_id": "a", "epoch": 1, "sha256": sha, "key": key, "db_size": 1}
     told(plane.post(f"/projects/{cid_of(name)}/versions", version), 201)
     path = f"/projects/{name if by == 'name' else cid_of(name)}"
     assert plane.delete(path).status_code == 204

@@ -142,6 +142,35 @@ def test_a_change_while_a_lease_is_written_is_written_afterwards_and_by_one_at_a
     assert published.lease()["epoch"] == 2 and [copy["epoch"] for copy in published.copies()] == [1, 2]
 
 
+def test_a_change_is_written_at_once_also_while_heartbeats_hold_the_project(
+    published: Published, database: FreshDatabase
+) -> None:
+    published.plane.heartbeat("a")
+    with ThreadPoolExecutor(1) as pool, database.connect(autocommit=False) as heartbeat:
+        heartbeat.execute("select * from membridge.projects for no key update")
+        writing = pool.submit(published.publish)
+        database.wait_until_blocked(1)
+        heartbeat.rollback()
+        assert writing.result(5) == 1
+    assert published.lease()["epoch"] == 1
+
+
+def test_renewals_while_a_lease_is_written_do_not_have_it_written_again_and_again(
+    published: Published, database: FreshDatabase
+) -> None:
+    plane, bucket = published.plane, published.bucket
+    plane.heartbeat("a")
+    bucket.gate = asyncio.Event()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(published.publish)
+        eventually(lambda: bucket.written)
+        plane.heartbeat("a")
+        plane.run(_set(bucket.gate))
+        assert writing.result(5) == 1
+    due_in = database.value("select publish_due_at - now() from membridge.projects").total_seconds()
+    assert 50 < due_in <= 60
+
+
 def test_what_a_killed_process_had_begun_to_write_is_written_by_another(
     published: Published, database: FreshDatabase
 ) -> None:

@@ -23,7 +23,7 @@ def led(plane: Membridge) -> Membridge:
 
 
 def body(sha: str, based_on: str | None = None, **fields: Any) -> dict[str, Any]:
-    key = f"projects/{CID}/sqlite/versions/1-{sha}/claude-mem.db"
+    key = f"projects/{CID}/sqlite/versions/{fields.get('epoch', 1)}-{sha}/claude-mem.db"
     return {"node_id": "a", "epoch": 1, "sha256": sha, "key": key, "db_size": 4096, "based_on": based_on, **fields}
 
 
@@ -46,6 +46,24 @@ def test_a_push_again_answers_with_the_same_version_also_when_the_lease_has_ende
     database.edit("update membridge.projects set expires_at = now() - interval '1 second'")
     assert told(led.post(VERSIONS, body(ONE)), 200) == made
     assert refused(led.post(VERSIONS, body(TWO, ONE)), 409) == "stale_epoch"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "k",
+        body(ONE, epoch=2)["key"],
+        body(TWO)["key"],
+        body(ONE)["key"].replace(CID, "0" * 16),
+        "/" + body(ONE)["key"],
+        body(ONE)["key"] + "/",
+    ],
+)
+def test_a_version_lies_nowhere_but_under_its_own_key(led: Membridge, key: str) -> None:
+    answer = led.post(VERSIONS, body(ONE, key=key))
+    assert refused(answer, 400) == "invalid"
+    assert answer.json()["error"]["fieldErrors"] == {"key": [f"Must be {body(ONE)['key']}"]}
+    assert told(led.get(VERSIONS)) == []
 
 
 def test_versions_are_listed_newest_first_and_one_is_current(led: Membridge) -> None:
@@ -108,8 +126,9 @@ def test_an_old_version_is_restored_by_the_primary_and_audited(led: Membridge) -
 def test_content_that_was_current_before_can_be_pushed_again_and_is_the_newest_then(led: Membridge) -> None:
     told(led.post(VERSIONS, body(ONE)), 201)
     told(led.post(VERSIONS, body(TWO, ONE)), 201)
-    again = told(led.post(VERSIONS, body(ONE, TWO, key="another key")), 201)
-    assert again["key"] == "another key" and again["current"] is True
+    led.select("b")
+    again = told(led.post(VERSIONS, body(ONE, TWO, node_id="b", epoch=2)), 201)
+    assert again["key"] == body(ONE, epoch=2)["key"] and again["current"] is True
     assert [version["sha256"] for version in told(led.get(VERSIONS))] == [ONE, TWO]
 
 

@@ -58,6 +58,8 @@ def status(project: str | None, db: Path | None, *, as_json: bool) -> None:
 
 def doctor(project: str | None, db: Path | None, *, as_json: bool) -> None:
     """Show what was found; exit code 1 when one of it is a problem."""
+    if wrong := doctoring.examine_settings(_given(project, db)):
+        raise typer.Exit(_print_findings(None, wrong, as_json))
     _run(project, db, doctoring.examine, _print_findings, as_json=as_json)
 
 
@@ -75,14 +77,13 @@ def _run(
     as_json: bool,
 ) -> None:
     """Run `work` and end with an exit code of the wire contract, section 2.3. SIGTERM and Ctrl-C release what is held."""
-    given: dict[str, Any] = {"CLAUDE_PROJECT_ID": project, "CLAUDE_MEM_DB": db}
 
     async def with_node() -> int:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        settings = load(SyncSettings, **{name: value for name, value in given.items() if value is not None})
+        settings = load(SyncSettings, **_given(project, db))
         async with open_node(settings) as node:
             return show(node, await work(node), as_json)
 
@@ -100,6 +101,11 @@ def _run(
         code = 1
     if code:
         raise typer.Exit(code)
+
+
+def _given(project: str | None, db: Path | None) -> dict[str, Any]:
+    given: dict[str, Any] = {"CLAUDE_PROJECT_ID": project, "CLAUDE_MEM_DB": db}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _print_error(message: str, code: str, *, as_json: bool) -> None:
@@ -169,7 +175,7 @@ def _print_status(node: Node, found: looking.Status, as_json: bool) -> int:
     return 0
 
 
-def _print_findings(node: Node, found: list[doctoring.Finding], as_json: bool) -> int:
+def _print_findings(_node: Node | None, found: list[doctoring.Finding], as_json: bool) -> int:
     has_problem = any(each.verdict == "problem" for each in found)
     if as_json:
         print_json({"ok": not has_problem, "checks": [asdict(each) for each in found]})

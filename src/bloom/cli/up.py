@@ -11,7 +11,8 @@ def up(*, reload: bool = False) -> None:
     PORT is the port (a busy one is an error; without it 5000 or the next free one), BLOOM_DATA_DIR the data directory
     (default .bloom), BLOOM_PROCESSES the processes of the runtime (default one per core, at most 4), BLOOM_UP_SLOTS the
     slots of the worker (default 2, 0 starts none), MEMBRIDGE_PORT the port of Membridge (without it 8000 or the next
-    free one). With DATABASE_URL that PostgreSQL is used instead of an own one, with MEMBRIDGE_SERVER_URL that Membridge. Exit code 2 for a wrong setting, 1 when something could not start.
+    free one). With DATABASE_URL that PostgreSQL is used instead of an own one, with MEMBRIDGE_SERVER_URL that
+    Membridge. Exit code 2 for a wrong setting, 1 when something could not start.
     """
     # What this needs takes a while to import; `bloom --help` and the other commands do without.
     from bloom.base.settings import load

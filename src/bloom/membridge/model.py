@@ -19,6 +19,11 @@ def canonical_id_of(project_name: str) -> str:
     return hashlib.sha256(project_name.encode()).hexdigest()[:16]
 
 
+def version_key(canonical_id: str, epoch: int, sha256: str) -> str:
+    """Where the file of a version lies in the bucket (wire contract, 2.3)."""
+    return f"projects/{canonical_id}/sqlite/versions/{epoch}-{sha256}/claude-mem.db"
+
+
 class NodeRole(StrEnum):
     """What a node is in a project. Whatever is not `primary` must not push."""
 

@@ -1,13 +1,25 @@
 """The wire of Membridge (contract, 2.2). Times are epoch milliseconds, except for projects and agents: epoch seconds."""
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from bloom.base.fields import StorableText
 from bloom.base.text import make_storable
+from bloom.membridge.model import canonical_id_of
 
 OUTPUT_CHARS = 64 * 1024
 LONGEST_POLL_SEC = 60
@@ -19,6 +31,23 @@ def _part_of_path(name: str) -> str:
     if "/" in name or name in (".", ".."):
         raise PydanticCustomError("agent_name", "Must not contain a slash, and not be . or ..")
     return name
+
+
+def _not_blank(name: str) -> str:
+    if not name.strip():
+        raise PydanticCustomError("blank", "Must not be blank")
+    return name
+
+
+def _hex(length: int) -> AfterValidator:
+    digits = re.compile(f"[0-9a-f]{{{length}}}")
+
+    def check(text: str) -> str:
+        if not digits.fullmatch(text):
+            raise PydanticCustomError("hex_digits", "Must be {length} lower-case hex digits", {"length": length})
+        return text
+
+    return AfterValidator(check)
 
 
 def _http_url(url: str) -> str:
@@ -42,8 +71,8 @@ Name = Annotated[StorableText, Field(min_length=1, max_length=128)]
 AgentName = Annotated[Name, AfterValidator(_part_of_path)]
 ShortText = Annotated[StorableText, Field(max_length=1024)]
 HttpUrl = Annotated[StorableText, Field(max_length=1024), AfterValidator(_http_url)]
-CanonicalId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+CanonicalId = Annotated[str, _hex(16)]
+Sha256 = Annotated[str, _hex(64)]
 Count = Annotated[StrictInt, Field(ge=0, le=2**62)]
 Epoch = Annotated[StrictInt, Field(ge=0, le=2**62)]
 
@@ -57,7 +86,7 @@ class Request(BaseModel):
 class NewProject(Request):
     """POST /projects."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_not_blank)]
 
 
 class ProjectFields(BaseModel):
@@ -105,18 +134,30 @@ class AgentFields(BaseModel):
 class NodeHeartbeat(Request):
     """POST /agent/heartbeat. What it leaves out is kept. `asks`: the node would lead, or go on leading.
 
-    `last_seen` is taken from old clients and not believed: clocks of small boards are wrong.
+    `last_seen` is taken from old clients and not believed: clocks of small boards are wrong. `project_id`: the name of the
+    project, to which `canonical_id` belongs; a blank one is left out.
     """
 
     node_id: Name
     canonical_id: CanonicalId
     obs_count: Count | None = None
     db_sha: ShortText | None = None
-    last_seen: Annotated[StrictFloat | StrictInt, Field(ge=0, le=1e15, allow_inf_nan=False)] | None = None
+    last_seen: Annotated[StrictFloat, Field(ge=0, le=1e15, allow_inf_nan=False)] | None = None
     ip_addrs: Annotated[list[Annotated[StorableText, Field(max_length=255)]], Field(max_length=64)] = []
     project_id: ShortText | None = None
     agent_version: ShortText | None = None
     asks: StrictBool = True
+
+    @field_validator("project_id")
+    @classmethod
+    def _named_by_its_id(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is None or not name.strip():
+            return None
+        canonical_id = info.data.get("canonical_id")
+        if canonical_id is not None and canonical_id_of(name) != canonical_id:
+            text = "Must be the name of which canonical_id is the first 16 hex digits of the SHA-256"
+            raise PydanticCustomError("project_id", text)
+        return name
 
 
 class HeartbeatAnswer(BaseModel):
@@ -189,7 +230,10 @@ class SelectAnswer(BaseModel):
 
 
 class NewVersion(Request):
-    """POST /projects/{cid}/versions. `based_on`: the version the pusher last synced with, null for none."""
+    """POST /projects/{cid}/versions. `based_on`: the version the pusher last synced with, null for none.
+
+    `key`: `projects/<cid>/sqlite/versions/<epoch>-<sha256>/claude-mem.db`.
+    """
 
     node_id: Name
     epoch: Epoch
@@ -223,7 +267,7 @@ class VersionFields(BaseModel):
 
 
 class SyncRequest(Request):
-    """POST /sync/push and /sync/pull. `project` is its name."""
+    """POST /sync/push and /sync/pull. `project` is its name as it is listed."""
 
     project: Name
     agent: AgentName
@@ -242,9 +286,9 @@ class SyncAnswer(BaseModel):
 
 
 class AwaitCommands(Request):
-    """POST /agents/{name}/commands: the agent's long poll."""
+    """POST /agents/{name}/commands: the agent's long poll. It is held for 45 seconds at most, also where more is asked for."""
 
-    wait_sec: Annotated[StrictInt | StrictFloat, Field(ge=0, le=LONGEST_POLL_SEC, allow_inf_nan=False)] = 0
+    wait_sec: Annotated[StrictFloat, Field(ge=0, le=LONGEST_POLL_SEC, allow_inf_nan=False)] = 0
 
 
 class Command(BaseModel):
@@ -275,7 +319,7 @@ class ReportJob(Request):
     stdout: Output | None = None
     stderr: Output | None = None
     returncode: Annotated[StrictInt, Field(ge=-(2**31), le=2**31 - 1)] | None = None
-    progress: Annotated[StrictFloat | StrictInt, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    progress: Annotated[StrictFloat, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
 
 
 class JobFields(BaseModel):

@@ -13,9 +13,9 @@ from typing import Any
 
 from bloom.blobs.errors import BlobChanged, BlobMissing
 from bloom.blobs.interface import BlobStore, StoredObject
-from bloom.sync.errors import PushRefused, RemoteMoved, SyncError
+from bloom.sync.errors import BadLease, BadPointer, PushRefused, RemoteMoved, SyncError
 from bloom.sync.failpoints import reach
-from bloom.sync.model import Role, Snapshot, Standing, Version
+from bloom.sync.model import Keys, Role, Snapshot, Standing, Version
 from bloom.sync.project_lock import epoch_ms
 from bloom.sync.remote import counts_of, decode_version, encode_version, is_sha256, parse_object, plain_version
 from bloom.sync.settings import SyncSettings
@@ -45,8 +45,12 @@ class BucketRemote:
                     else f"nobody leads; PRIMARY_NODE_ID={me} makes this node the primary"
                 )
                 return Standing(Role.SECONDARY, None, named, None, "lease.json", hint)
-            return await self._lead(1, None) if asks else Standing(Role.PRIMARY, 1, me, None, "PRIMARY_NODE_ID")
-        lease = _Lease(content)
+            epoch = await self._last_epoch() + 1
+            if asks:
+                return await self._lead(epoch, None)
+            reason = "nobody leads yet: a push takes the lead"
+            return Standing(Role.PRIMARY, epoch, me, None, "PRIMARY_NODE_ID", reason, takes_lead=True)
+        lease = _Lease(content, self._keys)
         left_ms = lease.expires_at_ms - _now_ms()
         standing = Standing(Role.SECONDARY, lease.epoch, lease.primary, lease.expires_at_ms, "lease.json")
         if lease.needs_selection:
@@ -58,6 +62,10 @@ class BucketRemote:
         if left_ms <= 0 and me not in (lease.primary, named):
             return replace(standing, reason=f"the lease of {lease.primary} has ended")
         primary = replace(standing, role=Role.PRIMARY, primary=me)
+        if not asks and left_ms <= 0 and lease.is_from_a_node:
+            reason = f"the lease of {lease.primary} has ended: a push takes the lead"
+            epoch = lease.epoch + (lease.primary != me)
+            return replace(primary, epoch=epoch, reason=reason, takes_lead=True)
         if not asks or left_ms > self._settings.lease_sec * 500 or not lease.is_from_a_node:
             return primary
         return await self._lead(lease.epoch + (lease.primary != me), tag)
@@ -83,17 +91,38 @@ class BucketRemote:
             raise SyncError("another node changed the lease at this moment; try again", code="lease_changed")
         return Standing(Role.PRIMARY, epoch, me, expires, "lease.json")
 
+    async def _last_epoch(self) -> int:
+        """The epoch of what is current, 0 for none: a lease that was lost does not begin again behind it."""
+        try:
+            current = self._pointed_at((await self._read(self._keys.pointer))[0])
+        except BadPointer:
+            return max((each.epoch for each in await self.history()), default=0)
+        return 0 if current is None else current.epoch
+
     async def current(self) -> Version | None:
-        """See Remote.current."""
+        """See Remote.current. Raises BadPointer."""
         content, _ = await self._read(self._keys.pointer)
-        return (
-            await plain_version(self._store, self._keys) if content is None else decode_version(content, "current.json")
-        )
+        return self._pointed_at(content) or await plain_version(self._store, self._keys)
+
+    def _pointed_at(self, content: bytes | None) -> Version | None:
+        try:
+            return None if content is None else decode_version(content, "current.json")
+        except SyncError:
+            raise BadPointer(
+                "current.json in the bucket, which names the current version, is damaged; the versions themselves are "
+                "whole (`bloom sync history`). On the primary, `bloom sync push --force` makes the memory there current, "
+                "`bloom sync restore VERSION` an older one; either repairs it"
+            ) from None
 
     async def move(self, version: Version, standing: Standing, *, force: bool) -> None:
         """See Remote.move."""
         content, tag = await self._read(self._keys.pointer)
-        before = None if content is None else decode_version(content, "current.json")
+        try:
+            before = self._pointed_at(content)
+        except BadPointer:
+            if not force:
+                raise
+            before = None
         if before is not None and before.epoch > version.epoch:
             raise PushRefused(_STALE, code="stale_epoch")
         if before is not None and before.sha256 not in (version.based_on, version.sha256) and not force:
@@ -127,7 +156,11 @@ class BucketRemote:
     async def history(self) -> Sequence[Version]:
         """See Remote.history."""
         content, _ = await self._read(self._keys.pointer)
-        current = None if content is None else decode_version(content, "current.json").key
+        try:
+            pointed_at = self._pointed_at(content)
+        except BadPointer:  # what was pushed is there all the same
+            pointed_at = None
+        current = None if pointed_at is None else pointed_at.key
         listed = await list_objects(self._store, self._keys.versions)
         found = await asyncio.gather(*(self._version(each) for each in listed))
         versions = [replace(each, current=each.key == current) for each in found if each is not None]
@@ -141,7 +174,10 @@ class BucketRemote:
         content, _ = await self._read(self._keys.manifest_of(listed.key))
         if content is None:  # a push that was cut off
             return None
-        manifest = parse_object(content, "the manifest of a version")
+        try:
+            manifest = parse_object(content, "the manifest of a version")
+        except SyncError:  # the hash in the key tells whether the file is whole
+            manifest = {}
         return replace(
             version,
             counts=counts_of(manifest),
@@ -165,7 +201,7 @@ class BucketRemote:
 
     async def _lease(self) -> "_Lease | None":
         content, _ = await self._read(self._keys.lease)
-        return None if content is None else _Lease(content)
+        return None if content is None else _Lease(content, self._keys)
 
     async def _read(self, key: str) -> tuple[bytes | None, str | None]:
         try:
@@ -181,17 +217,27 @@ class BucketRemote:
 
 
 class _Lease:
-    """`lease.json`. Raises SyncError when it cannot be understood: then nobody is primary."""
+    """`lease.json`. Raises BadLease when it cannot be understood: then nobody is primary."""
 
-    def __init__(self, content: bytes) -> None:
-        fields = parse_object(content, "lease.json")
+    def __init__(self, content: bytes, keys: Keys) -> None:
+        try:
+            fields = parse_object(content, "lease.json")
+        except SyncError:
+            fields = {}
         primary, epoch, expires = (
             fields.get("primary_node_id"),
             fields.get("epoch", 0),
             epoch_ms(fields.get("expires_at")),
         )
-        if not isinstance(primary, str) or not isinstance(epoch, int) or isinstance(epoch, bool) or expires is None:
-            raise SyncError("lease.json in the bucket is not understood; no node is primary by it", code="bad_lease")
+        is_ours = fields.get("canonical_id", keys.canonical_id) == keys.canonical_id
+        is_whole = isinstance(primary, str) and type(epoch) is int and expires is not None
+        if not (is_ours and is_whole):
+            what = "is not understood" if is_ours else "is that of another project"
+            raise BadLease(
+                f"lease.json in the bucket {what}, so nobody is primary; remove {keys.lease} from the bucket, and the next "
+                "push of the node that PRIMARY_NODE_ID names writes a new one"
+            )
+        assert isinstance(primary, str) and isinstance(epoch, int) and expires is not None  # noqa: S101
         self.primary = primary
         self.epoch = epoch
         self.expires_at_ms = expires

@@ -17,7 +17,7 @@ from bloom.sync.bucket_remote import list_objects
 from bloom.sync.errors import SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Keys, Version
-from bloom.sync.remote import Remote, counts_of, encode_version, parse_object, read_hash
+from bloom.sync.remote import Remote, counts_of, encode_version, has_good_key, parse_object, read_hash
 
 _CHUNK_BYTES = 1 << 20
 _ROUNDS = 5
@@ -146,6 +146,13 @@ async def _pieces(file: Path) -> AsyncIterator[bytes]:
 
 
 async def _checked(store: BlobStore, version: Version) -> AsyncIterator[bytes]:
+    if not has_good_key(version):
+        raise SyncError(
+            f"version {version.sha256[:12]} cannot be fetched: {version.key!r} is no place of a version. On the primary, "
+            "`bloom sync push --force` makes the memory there current, `bloom sync restore VERSION` an older version of "
+            "`bloom sync history`",
+            code="bad_key",
+        )
     digest = hashlib.sha256()
     async for piece in store.stream(version.key):
         digest.update(piece)

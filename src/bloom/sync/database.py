@@ -21,6 +21,7 @@ _BUSY_SEC = 15.0
 _STEP_PAGES = 256
 _WAL_SUFFIXES = ("-wal", "-shm", "-journal")
 _HEADER_BYTES = 100
+_MAGIC = b"SQLite format 3\0"
 
 
 def fingerprint(database: Path) -> str:
@@ -43,6 +44,14 @@ def fingerprint(database: Path) -> str:
     except FileNotFoundError:
         pass
     return digest.hexdigest()
+
+
+def is_sqlite(path: Path) -> bool:
+    """Whether `path` is a file that begins as SQLite databases do, or an empty one, which is a new database. OSError."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) in (_MAGIC, b"")
 
 
 def settle(database: Path) -> str:

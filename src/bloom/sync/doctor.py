@@ -2,16 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from bloom.base.errors import BloomError
+from pydantic import ValidationError
+
+from bloom.base.errors import BloomError, ConfigurationError
 from bloom.sync.copies import is_plain_current
-from bloom.sync.model import Role
 from bloom.sync.node import Node, working
 from bloom.sync.pull import Situation, look
 from bloom.sync.push import describe
+from bloom.sync.replacing import is_foreign
+from bloom.sync.settings import SyncSettings
 from bloom.sync.status import lock_in_force
 
 
@@ -25,12 +28,39 @@ class Finding:
     fix: str = ""
 
 
+def examine_settings(given: Mapping[str, Any]) -> list[Finding]:
+    """All settings that are missing or wrong, at once; none when a node can be opened. `given` goes before the environment."""
+    try:
+        settings, found = SyncSettings(**given), list[Finding]()
+    except ValidationError as error:
+        wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_input=False)}
+        found = [Finding(name, "problem", text, f"correct {name}") for name, text in wrong.items()]
+        fields = SyncSettings.model_fields.values()
+        usual = {str(each.validation_alias): each.get_default(call_default_factory=True) for each in fields}
+        settings = SyncSettings(**{**given, **{name: usual[name] for name in wrong}})
+    told = {each.name for each in found}
+    needed = settings.missing()
+    found += [Finding(name, "problem", "is not set", fix) for name, fix in needed.items() if name not in told]
+    if not found:
+        try:
+            settings.open_store()
+            if settings.membridge_url and settings.membridge_admin_key:
+                from bloom.sync.service_client import MembridgeClient  # slow to import, and most syncs need no doctor
+
+                MembridgeClient(settings.membridge_url, settings.membridge_admin_key.get_secret_value())
+        except ConfigurationError as error:
+            found.append(Finding("settings", "problem", error.message, "correct the setting that it names"))
+    return found
+
+
 async def examine(node: Node) -> list[Finding]:
     """Look at everything. Writes a small object into the store and removes it; raises Locked and OSError alone."""
     async with working(node):
         found = [
             _directory(node),
-            await _guarded("database", "bloom sync restore brings an older version back", _database(node)),
+            await _guarded(
+                "database", "check CLAUDE_MEM_DB; bloom sync restore brings an older version back", _database(node)
+            ),
         ]
         store = await _guarded(
             "store", "check MINIO_ENDPOINT, MINIO_BUCKET and the keys, or BLOOM_SYNC_DIR", _store(node)
@@ -46,8 +76,9 @@ async def examine(node: Node) -> list[Finding]:
             return _role(node, situations[0])
 
         found.append(await _guarded("role", "select a primary in Membridge, or set PRIMARY_NODE_ID", role))
+        found += [_pointer(each) for each in situations]
         found.append(await _guarded("lock", "", _lock(node)))
-        if situations:
+        if situations and situations[0].bad_pointer is None:
             found.append(
                 await _guarded("plain copy", "bloom sync push or pull repairs it", _plain(node, situations[0]))
             )
@@ -80,6 +111,9 @@ def _directory(node: Node) -> Finding:
 
 def _database(node: Node) -> Callable[[], Awaitable[Finding]]:
     async def look_at() -> Finding:
+        if is_foreign(node):
+            text = f"{node.files.database} is not an SQLite database"
+            return Finding("database", "problem", text, "check CLAUDE_MEM_DB")
         local = node.snapshot(as_file=True)
         if local is None:
             text = f"there is none at {node.files.database}"
@@ -109,14 +143,25 @@ def _conditions(node: Node) -> Callable[[], Awaitable[Finding]]:
     return look_at
 
 
+def _pointer(situation: Situation) -> Finding:
+    bad, current = situation.bad_pointer, situation.current
+    if bad is not None:
+        fix = "on the primary: bloom sync push --force, or bloom sync restore VERSION (bloom sync history lists them)"
+        return Finding("current version", "problem", bad.message, fix)
+    return Finding("current version", "ok", "nothing has been pushed yet" if current is None else describe(current))
+
+
 def _role(node: Node, situation: Situation) -> Finding:
     if situation.warning is not None:
         return Finding("Membridge", "problem", situation.warning, "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY")
     standing = situation.standing
+    if situation.bad_lease is not None:
+        fix = f"remove {node.keys.lease} from the bucket, then push from the node that PRIMARY_NODE_ID names"
+        return Finding("role", "problem", situation.bad_lease.message, fix)
     text = f"{node.settings.node_id} is {standing.role}, says {standing.source}"
     if standing.epoch is not None:
         text += f", epoch {standing.epoch}"
-    if standing.role is Role.PRIMARY or standing.primary is not None:
+    if standing.may_push or standing.primary is not None:
         return Finding("role", "ok", text + (f" ({standing.reason})" if standing.reason else ""))
     return Finding(
         "role", "warning", f"{text}: {standing.reason}", "select a primary in Membridge, or set PRIMARY_NODE_ID"

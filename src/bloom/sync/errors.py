@@ -24,6 +24,18 @@ class PushRefused(SyncError):
     exit_code = 3
 
 
+class BadPointer(SyncError):
+    """`current.json` in the bucket cannot be understood; the versions themselves are whole."""
+
+    code = "bad_pointer"
+
+
+class BadLease(SyncError):
+    """`lease.json` in the bucket cannot be understood, or is another project's; by it nobody is primary."""
+
+    code = "bad_lease"
+
+
 class RemoteMoved(SyncError):
     """Somebody else pushed since this node last synced."""
 

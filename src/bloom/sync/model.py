@@ -21,7 +21,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The role of this node in this term, and who says so. `reason` is for people. Times in epoch milliseconds."""
+    """The role of this node in this term, and who says so. `reason` is for people. Times in epoch milliseconds.
+
+    `takes_lead`: nobody leads, so a push or restore of this node takes the lead.
+    """
 
     role: Role
     epoch: int | None
@@ -29,6 +32,12 @@ class Standing:
     expires_at_ms: int | None
     source: str
     reason: str = ""
+    takes_lead: bool = False
+
+    @property
+    def may_push(self) -> bool:
+        """Whether a push of this node is accepted, as far as can be told before it."""
+        return self.role is Role.PRIMARY or self.takes_lead
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from bloom.sync.bucket_remote import list_objects
 from bloom.sync.model import Version
 from bloom.sync.node import Node
-from bloom.sync.remote import Remote
+from bloom.sync.remote import Remote, has_good_key
 
 _CUT_OFF = timedelta(days=1)
 """A version without a manifest may belong to a push under way; after this time it does not."""
@@ -35,6 +35,8 @@ async def prune(node: Node, remote: Remote) -> int:
 
 
 async def _remove(node: Node, version: Version) -> None:
+    if not has_good_key(version):  # whatever lies there is no version of ours
+        return
     # The manifest first: a version without one counts as cut off, and is swept.
     await node.store.delete(node.keys.manifest_of(version.key))
     await node.store.delete(version.key)

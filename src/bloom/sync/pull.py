@@ -6,36 +6,59 @@ from pathlib import Path
 from bloom.base.errors import BloomError
 from bloom.sync.bucket_remote import BucketRemote
 from bloom.sync.copies import download
-from bloom.sync.errors import BadDatabase, MembridgeUnreachable, PullRefused
+from bloom.sync.errors import BadDatabase, BadLease, BadPointer, MembridgeUnreachable, PullRefused
 from bloom.sync.failpoints import reach
 from bloom.sync.merge_report import MergeReport
 from bloom.sync.model import MANIFEST_TABLES, Outcome, Role, Snapshot, Standing, Version
 from bloom.sync.node import Node, working
-from bloom.sync.push import describe, repair_plain
+from bloom.sync.push import describe, how_to_push, repair_plain
 from bloom.sync.remote import Remote
 from bloom.sync.replacing import fetch, replace_local
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a pull finds. `warning`: the control plane did not answer, so this is what the bucket says."""
+    """What a pull finds. `warning`: the control plane did not answer, so this is what the bucket says.
+
+    `bad_lease`, `bad_pointer`: what says who leads, or what is current, is damaged in the bucket.
+    """
 
     remote: Remote
     standing: Standing
     current: Version | None
     warning: str | None = None
+    bad_lease: BadLease | None = None
+    bad_pointer: BadPointer | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Everything that is not as it should be, in words."""
+        told = (self.warning, self.bad_lease and self.bad_lease.message, self.bad_pointer and self.bad_pointer.message)
+        return [each for each in told if each]
 
 
 async def look(node: Node, local: Snapshot | None) -> Situation:
     """Who leads and what is current; from the bucket alone when the control plane cannot be reached."""
     remote = await node.remote(writes=False)
     try:
-        return Situation(remote, await remote.standing(local, asks=False), await remote.current())
+        return await _look_at(remote, local)
     except MembridgeUnreachable as error:
         bucket = BucketRemote(node.store, node.settings, conditions=False)
-        standing = await bucket.standing(local, asks=False)
         warning = f"{error.message}; going by what was last published in the bucket"
-        return Situation(bucket, standing, await bucket.current(), warning)
+        return replace(await _look_at(bucket, local), warning=warning)
+
+
+async def _look_at(remote: Remote, local: Snapshot | None) -> Situation:
+    bad_lease = bad_pointer = current = None
+    try:
+        standing = await remote.standing(local, asks=False)
+    except BadLease as error:
+        standing, bad_lease = Standing(Role.SECONDARY, None, None, None, "lease.json", error.message), error
+    try:
+        current = await remote.current()
+    except BadPointer as error:
+        bad_pointer = error
+    return Situation(remote, standing, current, None, bad_lease, bad_pointer)
 
 
 async def pull(node: Node, *, force: bool = False, dry_run: bool = False, merge: bool = False) -> Outcome:
@@ -50,8 +73,9 @@ async def pull(node: Node, *, force: bool = False, dry_run: bool = False, merge:
         local, is_broken = _local(node)
         merge = merge and local is not None
         situation = await look(node, local)
-        warnings = [] if situation.warning is None else [situation.warning]
-        current = situation.current
+        if situation.bad_pointer is not None:
+            raise situation.bad_pointer
+        warnings, current = situation.warnings, situation.current
         if current is None:
             return Outcome("nothing_there", "nothing has been pushed for this project yet", tuple(warnings))
         detail: dict[str, object] = {"sha256": current.sha256, "db_size": current.db_size, "epoch": current.epoch}
@@ -61,9 +85,8 @@ async def pull(node: Node, *, force: bool = False, dry_run: bool = False, merge:
                 warnings += await _repair(node, situation)
             return Outcome("equal", f"already equal: {describe(local)}", tuple(warnings), detail)
         if merge and current.sha256 == node.state.synced:
-            return Outcome(
-                "nothing_new", "nothing new there; what is new here waits for a push", tuple(warnings), detail
-            )
+            next_step = how_to_push(node, situation.standing)
+            return Outcome("nothing_new", f"nothing new there; {next_step}", tuple(warnings), detail)
         has_content = is_broken or (local is not None and any(local.counts[table] for table in MANIFEST_TABLES))
         may_replace = force or node.settings.allow_primary_pull or merge
         if situation.standing.role is Role.PRIMARY and has_content and not may_replace:

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from bloom.blobs.errors import BlobError
 from bloom.sync.copies import try_to_make_plain_current, upload
-from bloom.sync.errors import PushRefused, RemoteMoved, SyncError
+from bloom.sync.errors import BadPointer, PushRefused, RemoteMoved, SyncError
 from bloom.sync.failpoints import reach
-from bloom.sync.model import Outcome, Role, Snapshot, Standing, Version
+from bloom.sync.model import Outcome, Snapshot, Standing, Version
 from bloom.sync.node import Node, now_ms, working
 from bloom.sync.project_lock import Holder, project_lock, remove_left_lock
 from bloom.sync.pruning import prune
@@ -28,7 +28,13 @@ async def push(node: Node, *, force: bool = False, dry_run: bool = False) -> Out
             raise SyncError(f"there is no database at {node.files.database}; nothing to push", code="no_database")
         reach("push.snapshot_taken")
         remote = await node.remote(writes=not dry_run)
-        current = await remote.current()
+        force = force or node.settings.force_push
+        try:
+            current = await remote.current()
+        except BadPointer:
+            if not force:
+                raise
+            current = None
         if current is not None and node.is_equal(local, current.sha256):
             return await _equal(node, remote, local, current, dry_run=dry_run)
         standing = await remote.standing(local, asks=not dry_run)
@@ -38,14 +44,15 @@ async def push(node: Node, *, force: bool = False, dry_run: bool = False) -> Out
             # A push that was cut off behind the pointer was ours all the same.
             if node.state.intent == current.sha256:
                 based_on = current.sha256
-            if current.sha256 != based_on and not (force or node.settings.force_push):
+            if current.sha256 != based_on and not force:
                 raise RemoteMoved(
                     "the remote memory has moved on since this node last synced; pull it (--merge keeps both), or push "
                     "over it with --force"
                 )
         if dry_run:
-            return Outcome("would_push", f"would push {describe(local)}", detail=_detail(local, standing))
-        return await _make_current(node, remote, standing, based_on, force=force or node.settings.force_push)
+            lead = f" ({standing.reason})" if standing.takes_lead else ""
+            return Outcome("would_push", f"would push {describe(local)}{lead}", detail=_detail(local, standing))
+        return await _make_current(node, remote, standing, based_on, force=force)
 
 
 async def _equal(node: Node, remote: Remote, local: Snapshot, current: Version, *, dry_run: bool) -> Outcome:
@@ -123,9 +130,18 @@ async def repair_plain(node: Node, remote: Remote, *, is_snapshot_of: str | None
 
 
 def _require_right(node: Node, standing: Standing) -> None:
-    if standing.role is Role.PRIMARY or node.settings.allow_secondary_push:
+    if standing.may_push or node.settings.allow_secondary_push:
         return
     raise PushRefused(f"this node ({node.settings.node_id}) is not the primary: {standing.reason}; nothing was pushed")
+
+
+def how_to_push(node: Node, standing: Standing) -> str:
+    """What brings to the others what only this node has, in words."""
+    if standing.may_push or (node.settings.allow_secondary_push and node.service is None):
+        return "bloom sync push brings what is new here to the others"
+    me, who = node.settings.node_id, f" ({standing.primary})" if standing.primary else ""
+    way = "select it in Membridge" if node.service else f"PRIMARY_NODE_ID={me}, once the present lease has ended"
+    return f"only the primary{who} pushes: to push what is new here, make this node ({me}) primary ({way}), then push"
 
 
 def describe(local: Snapshot | Version) -> str:

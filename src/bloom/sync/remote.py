@@ -1,6 +1,7 @@
 """What decides which version of a project is current."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol, cast
@@ -74,7 +75,7 @@ def decode_version(content: bytes, what: str) -> Version:
         version = Version(**fields, current=True)
     except TypeError:
         version = None
-    if version is None or not is_sha256(version.sha256) or type(version.epoch) is not int:  # pyright: ignore[reportUnnecessaryComparison]
+    if version is None or not is_sha256(version.sha256) or type(version.epoch) is not int or not has_good_key(version):  # pyright: ignore[reportUnnecessaryComparison]
         raise SyncError(f"{what} in the bucket is not understood by this release", code="bad_object")
     return version
 
@@ -82,6 +83,12 @@ def decode_version(content: bytes, what: str) -> Version:
 def is_sha256(value: object) -> bool:
     """Whether `value` is a SHA-256 in lower-case hex."""
     return isinstance(value, str) and len(value) == HASH_LENGTH and set(value) <= set("0123456789abcdef")
+
+
+def has_good_key(version: Version) -> bool:
+    """Whether the file of `version` lies where versions lie: nothing else is ever fetched or removed for one."""
+    form = rf"projects/[0-9a-f]{{16}}/sqlite/(versions/[0-9]+-{version.sha256}/)?claude-mem\.db"
+    return re.fullmatch(form, str(version.key)) is not None
 
 
 def counts_of(manifest: dict[str, Any]) -> dict[str, int]:

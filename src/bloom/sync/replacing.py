@@ -8,7 +8,16 @@ from pathlib import Path
 
 from bloom.sync.claude_mem_process import stopped_for
 from bloom.sync.copies import download
-from bloom.sync.database import bring_in, copy, file_sha256, fingerprint, remove_leftover, settle, take_snapshot
+from bloom.sync.database import (
+    bring_in,
+    copy,
+    file_sha256,
+    fingerprint,
+    is_sqlite,
+    remove_leftover,
+    settle,
+    take_snapshot,
+)
 from bloom.sync.errors import BadDatabase, DatabaseChanged, SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Snapshot, Version
@@ -20,6 +29,27 @@ _COPIES = 4
 
 Combine = Callable[[Path, Path, Path], None]
 """Writes to the third file what is to come in, from a copy of the local database and the fetched one."""
+
+
+def require_memory(node: Node) -> None:
+    """Return if what lies at the database's place may be replaced.
+
+    A file that is no SQLite database may, if a sync of this project has seen one there: then it is that one, damaged.
+    Raises BadDatabase.
+    """
+    if not is_foreign(node):
+        return
+    raise BadDatabase(
+        f"{node.files.database} is not an SQLite database and never was one that this project synced; it was left alone: "
+        "check CLAUDE_MEM_DB, or move the file away",
+        code="not_a_memory",
+    )
+
+
+def is_foreign(node: Node) -> bool:
+    """Whether the file at the database's place is no SQLite database, and was none when this project last synced."""
+    has_been_seen = node.state.snapshot is not None or node.state.synced is not None
+    return not has_been_seen and node.files.database.exists() and not is_sqlite(node.files.database)
 
 
 async def fetch(node: Node, version: Version) -> Snapshot:

@@ -6,17 +6,17 @@ from dataclasses import replace
 from bloom.sync.bucket_remote import BucketRemote
 from bloom.sync.errors import BadDatabase, PushRefused, SyncError
 from bloom.sync.failpoints import reach
-from bloom.sync.model import Outcome, Role, Version
+from bloom.sync.model import Outcome, Version
 from bloom.sync.node import Node, working
 from bloom.sync.pull import look
 from bloom.sync.push import describe, lock_of, repair_plain
-from bloom.sync.replacing import fetch, replace_local
+from bloom.sync.replacing import fetch, replace_local, require_memory
 
 _SHORTEST = 4
 
 
 async def history(node: Node) -> tuple[Sequence[Version], str | None]:
-    """All versions, newest first, and a warning when only the bucket could be asked. Raises SyncError, BlobUnavailable.
+    """All versions, newest first, and a warning (the control plane is away, or the bucket damaged). Raises SyncError.
 
     The copies of plain clients that were kept (epoch 0) stand in the bucket alone.
     """
@@ -26,7 +26,7 @@ async def history(node: Node) -> tuple[Sequence[Version], str | None]:
         shas = {each.sha256 for each in known}
         stored = await BucketRemote(node.store, node.settings, conditions=False).history()
         known += [replace(each, current=False) for each in stored if each.epoch == 0 and each.sha256 not in shas]
-    return sorted(known, key=lambda each: each.created_at_ms, reverse=True), situation.warning
+    return sorted(known, key=lambda each: each.created_at_ms, reverse=True), "; ".join(situation.warnings) or None
 
 
 async def restore(node: Node, wanted: str, *, dry_run: bool = False) -> Outcome:
@@ -43,8 +43,9 @@ async def restore(node: Node, wanted: str, *, dry_run: bool = False) -> Outcome:
         except BadDatabase:
             local = None
         standing = await remote.standing(local, asks=not dry_run)
-        if standing.role is not Role.PRIMARY:
+        if not standing.may_push:
             raise PushRefused(f"only the primary restores: {standing.reason}; nothing was changed")
+        require_memory(node)
         if dry_run:
             return Outcome("would_restore", f"would restore {describe(version)}", detail={"sha256": version.sha256})
         fetched = await fetch(node, version)

@@ -47,10 +47,20 @@ class ServiceRemote:
         reason = (
             "" if role is Role.PRIMARY else f"{leader} leads" if leader else "nobody leads; select a node in Membridge"
         )
+        takes_lead = role is not Role.PRIMARY and not leader and not asks
+        if takes_lead:
+            reason = await self._prospect()
         # By what is left of the lease: the clocks of node and service may differ.
         left_ms = answer.lease_remaining_ms
         expires = answer.lease_expires_at if left_ms is None else int(time.time() * 1000) + left_ms
-        return Standing(role, answer.epoch, leader, expires, "Membridge", reason)
+        return Standing(role, answer.epoch, leader, expires, "Membridge", reason, takes_lead)
+
+    async def _prospect(self) -> str:
+        """What a push meets while nobody leads: it gets the lead, unless a node that asks too comes first."""
+        nodes = (await self._client.leadership(self._cid)).nodes
+        others = [each.node_id for each in nodes if each.online and each.node_id != self._settings.node_id]
+        rivals = f", unless {' or '.join(others[:3])} asks for it at this moment and comes first" if others else ""
+        return f"nobody leads yet: a push takes the lead{rivals}"
 
     async def current(self) -> Version | None:
         """See Remote.current."""

@@ -60,6 +60,24 @@ class SyncSettings(BaseSettings):
             raise ConfigurationError("CLAUDE_PROJECT_ID is not set: name the project there or with --project")
         return Keys(self.project)
 
+    def missing(self) -> dict[str, str]:
+        """The variables without which no node can be opened, each with what helps."""
+        found: dict[str, str] = {}
+        if self.project is None:
+            found["CLAUDE_PROJECT_ID"] = "name the project there or with --project"
+        if self.minio_endpoint is None and self.directory is None:
+            found["MINIO_ENDPOINT"] = (
+                "set it with MINIO_BUCKET, MINIO_ACCESS_KEY and MINIO_SECRET_KEY for an S3 store, or BLOOM_SYNC_DIR"
+            )
+        if self.minio_endpoint is not None:
+            secrets = {"MINIO_ACCESS_KEY": self.minio_access_key, "MINIO_SECRET_KEY": self.minio_secret_key}
+            given = {name: value.get_secret_value() for name, value in secrets.items() if value is not None}
+            values = {"MINIO_BUCKET": self.minio_bucket, **dict.fromkeys(secrets), **given}
+            found |= {name: "MINIO_ENDPOINT needs it" for name, value in values.items() if not value}
+        if self.membridge_url is not None and self.membridge_admin_key is None:
+            found["MEMBRIDGE_ADMIN_KEY"] = "MEMBRIDGE_URL needs it"
+        return found
+
     @property
     def store_name(self) -> str:
         """The store in words for people: its address and bucket, or the directory; no secret."""

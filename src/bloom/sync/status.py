@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from bloom.blobs.errors import BlobMissing
 from bloom.sync.copies import is_plain_current
 from bloom.sync.errors import BadDatabase
-from bloom.sync.model import Role, Snapshot, Standing, Version
+from bloom.sync.model import Snapshot, Standing, Version
 from bloom.sync.node import Node, working
 from bloom.sync.project_lock import LockFields, read_lock
 from bloom.sync.pull import look
+from bloom.sync.push import how_to_push
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`relation` of local and remote: equal, local_ahead, remote_ahead, diverged, no_remote, no_local, broken_local."""
+    """`relation` of local and remote: equal, local_ahead, remote_ahead, diverged, no_remote, no_local, broken_local,
+    broken_remote.
+    """
 
     standing: Standing
     local: Snapshot | None
@@ -37,7 +40,10 @@ async def status(node: Node) -> Status:
             local, is_broken = None, True
         situation = await look(node, local)
         current = situation.current
-        relation = "broken_local" if is_broken else _relation(node, local, current)
+        relation = _relation(node, local, current)
+        if situation.bad_pointer is not None:
+            relation = "broken_remote"
+        relation = "broken_local" if is_broken else relation
         plain = None
         if current is not None and current.key != node.keys.plain:
             published = node.service is not None and situation.warning is None
@@ -50,8 +56,8 @@ async def status(node: Node) -> Status:
             plain,
             await lock_in_force(node),
             node.state.synced_at_ms,
-            _advice(relation, situation.standing),
-            situation.warning,
+            _advice(node, relation, situation.standing),
+            "; ".join(situation.warnings) or None,
         )
 
 
@@ -77,16 +83,18 @@ def _relation(node: Node, local: Snapshot | None, current: Version | None) -> st
     return "remote_ahead" if local.sha256 == node.state.synced_as else "diverged"
 
 
-def _advice(relation: str, standing: Standing) -> str:
-    is_primary = standing.role is Role.PRIMARY
+def _advice(node: Node, relation: str, standing: Standing) -> str:
+    is_primary = standing.may_push
     unite = "bloom sync pull --merge unites both" + (", then push" if is_primary else "")
     advice = {
         "equal": "nothing to do",
         "no_remote": "bloom sync push" if is_primary else "the primary pushes first",
         "no_local": "bloom sync pull",
-        "local_ahead": "bloom sync push" if is_primary else unite,
+        "local_ahead": "bloom sync push" if is_primary else how_to_push(node, standing),
         "remote_ahead": unite if is_primary else "bloom sync pull",
         "diverged": unite,
         "broken_local": "bloom sync doctor",
+        "broken_remote": "bloom sync push --force, or bloom sync restore VERSION"
+        + ("" if is_primary else ", on the primary"),
     }
     return advice[relation]

@@ -22,6 +22,11 @@ def _plural(count: Any, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def _number(bound: Any) -> Any:
+    # The bounds of a float field are floats, whatever the schema says: 60.0 is told as 60.
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+
+
 _TEXTS: dict[str, str] = {
     "missing": "Required",
     "json_type": "Must be JSON text",
@@ -56,10 +61,10 @@ _TEXTS: dict[str, str] = {
 }
 
 _WITH_CONTEXT: dict[str, _Message] = {
-    "greater_than": lambda ctx: f"Must be greater than {ctx['gt']}",
-    "greater_than_equal": lambda ctx: f"Must be at least {ctx['ge']}",
-    "less_than": lambda ctx: f"Must be less than {ctx['lt']}",
-    "less_than_equal": lambda ctx: f"Must be at most {ctx['le']}",
+    "greater_than": lambda ctx: f"Must be greater than {_number(ctx['gt'])}",
+    "greater_than_equal": lambda ctx: f"Must be at least {_number(ctx['ge'])}",
+    "less_than": lambda ctx: f"Must be less than {_number(ctx['lt'])}",
+    "less_than_equal": lambda ctx: f"Must be at most {_number(ctx['le'])}",
     "multiple_of": lambda ctx: f"Must be a multiple of {ctx['multiple_of']}",
     "string_too_short": lambda ctx: f"Must have at least {_plural(ctx['min_length'], 'character')}",
     "string_too_long": lambda ctx: f"Must have at most {_plural(ctx['max_length'], 'character')}",

@@ -59,8 +59,8 @@ class JobService:
         `agent_unreachable` when calling it failed at once (the job says so, too).
         """
         async with self._database.transaction() as connection:
-            canonical_id = canonical_id_of(wanted.project)
-            if await projects.lock(connection, canonical_id) is None:
+            project = await projects.lock_named(connection, wanted.project)
+            if project is None:
                 raise project_not_found()
             agent = await agents.by_name(connection, wanted.agent, now=now)
             if agent is None:
@@ -75,8 +75,8 @@ class JobService:
                 connection,
                 new_job_id(),
                 action=action,
-                canonical_id=canonical_id,
-                project=wanted.project,
+                canonical_id=project.canonical_id,
+                project=wanted.project if canonical_id_of(wanted.project) == project.canonical_id else project.name,
                 agent=agent.name,
                 dryrun=wanted.dryrun,
                 status=JobStatus.QUEUED if url is None else JobStatus.RUNNING,
@@ -171,9 +171,11 @@ class JobService:
 
     async def page(self, *, project: str | None, limit: int) -> list[Job]:
         """The newest jobs, of all projects or of the one of this name."""
-        canonical_id = None if project is None else canonical_id_of(project)
         async with self._database.transaction() as connection:
-            return await jobs.page(connection, canonical_id=canonical_id, limit=limit)
+            if project is None:
+                return await jobs.page(connection, canonical_id=None, limit=limit)
+            found = await projects.lock_named(connection, project)
+            return [] if found is None else await jobs.page(connection, canonical_id=found.canonical_id, limit=limit)
 
 
 def job_not_found() -> NotFound:

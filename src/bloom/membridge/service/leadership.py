@@ -15,7 +15,6 @@ from bloom.membridge.model import (
     Node,
     NodeRole,
     Project,
-    canonical_id_of,
     elect,
 )
 from bloom.membridge.schemas import NodeHeartbeat
@@ -60,10 +59,8 @@ class LeadershipService:
 
     async def heartbeat(self, said: NodeHeartbeat, *, now: datetime | None = None) -> Standing:
         """Note that the node lives, renew its lease if it holds it, and let it lead if nobody does and it is its turn."""
-        # A name that does not belong to the id names nothing.
-        name = said.project_id if said.project_id and canonical_id_of(said.project_id) == said.canonical_id else None
         async with self._database.transaction() as connection:
-            project, is_new = await projects.heard_of(connection, said.canonical_id, name, now=now)
+            project, is_new = await projects.heard_of(connection, said.canonical_id, said.project_id, now=now)
             moment = await projects.clock(connection, now)
             if is_new:
                 await audit.add(

@@ -38,7 +38,7 @@ class ProjectService:
         its epochs: one made under the same name goes on counting. Raises NotFound.
         """
         async with self._database.transaction() as connection:
-            project = await projects.lock(connection, canonical_id_of(name)) or await projects.lock(connection, name)
+            project = await projects.lock_named(connection, name)
             if project is None:
                 raise project_not_found()
             deleted = await projects.delete(connection, project.canonical_id)

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from bloom.base.errors import Conflict
+from bloom.base.errors import Conflict, InvalidInput
 from bloom.db.pool import Connection, Database
-from bloom.membridge.model import MembridgeAction, Project, Version
+from bloom.membridge.model import MembridgeAction, Project, Version, version_key
 from bloom.membridge.schemas import NewVersion
 from bloom.membridge.service.refusals import project_not_found, stale_epoch, version_not_found
 from bloom.membridge.store import audit, projects, versions
@@ -36,9 +36,12 @@ class VersionService:
     async def push(self, canonical_id: str, pushed: NewVersion, *, now: datetime | None = None) -> tuple[Version, bool]:
         """Make a version that is in the store the current one; False when it was that before.
 
-        Raises Conflict: `stale_epoch` unless the pusher leads now, for the epoch it names; `remote_moved` when the current
-        version is not the one its own is based on, unless `force`.
+        Raises InvalidInput for a key that is not the version's own, and Conflict: `stale_epoch` unless the pusher leads now,
+        for the epoch it names; `remote_moved` when the current version is not the one its own is based on, unless `force`.
         """
+        key = version_key(canonical_id, pushed.epoch, pushed.sha256)
+        if pushed.key != key:
+            raise InvalidInput("This is not the key of that version.", fields={"key": [f"Must be {key}"]})
         async with self._database.transaction() as connection:
             project, moment = await _lock(connection, canonical_id, now)
             if project.current_sha256 == pushed.sha256:

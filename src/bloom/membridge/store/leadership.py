@@ -90,6 +90,7 @@ async def end_publication(
     params = {
         "canonical_id": canonical_id,
         "epoch": written.epoch,
+        "lease_seconds": written.lease_seconds,
         "expires_at": written.expires_at,
         "retry_sec": retry_sec,
         "now": now,

@@ -40,14 +40,15 @@ where canonical_id = %(canonical_id)s
 returning *;
 
 -- name: claim_publication
--- One lease that is to be written to the bucket and that no other process writes: it is this process's until `until`.
+-- One lease that is to be written to the bucket and that no other process writes: it is this process's for `claim_sec`. A row
+-- that a heartbeat holds is waited for, never skipped: where heartbeats are many, it would be held whenever one looks.
 update membridge.projects set publishing_until = %(now)s + make_interval(secs => %(claim_sec)s)
 where canonical_id = (
     select canonical_id from membridge.projects
     where publish_due_at <= %(now)s and coalesce(publishing_until <= %(now)s, true) and primary_node_id is not null
     order by publish_due_at
     limit 1
-    for update skip locked
+    for no key update
 )
 returning *;
 
@@ -64,13 +65,15 @@ update membridge.terms set published_at = %(now)s
 where canonical_id = %(canonical_id)s and epoch = any(%(epochs)s);
 
 -- name: end_publication
--- The claim ends. What was written is still the truth (epoch and expiry are those that were written): nothing is due; else
--- at once, or, when writing failed, after a pause.
+-- The claim ends. What was written is still the truth: nothing is due. It was renewed meanwhile: due with the renewals to come.
+-- It was changed: at once. Writing failed: after a pause.
 update membridge.projects set
     publishing_until = null,
     publish_due_at = case
         when %(retry_sec)s::float8 is not null then %(now)s + make_interval(secs => %(retry_sec)s)
         when epoch = %(epoch)s and expires_at = %(expires_at)s then null
-        else least(publish_due_at, %(now)s)
+        when epoch = %(epoch)s and lease_seconds = %(lease_seconds)s
+            then %(now)s + make_interval(secs => least(60, lease_seconds / 4.0))
+        else %(now)s
     end
 where canonical_id = %(canonical_id)s;

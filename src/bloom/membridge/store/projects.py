@@ -6,7 +6,7 @@ from typing import Any
 
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
-from bloom.membridge.model import Lease, Node, Project
+from bloom.membridge.model import Lease, Node, Project, canonical_id_of
 from bloom.membridge.schemas import NodeHeartbeat
 
 _SQL = load_queries("bloom.membridge.store", "projects.sql")
@@ -53,6 +53,11 @@ async def lock(connection: Connection, canonical_id: str) -> Project | None:
     """One project, locked until the transaction ends."""
     row = await fetch_one(connection, _SQL["lock"], {"canonical_id": canonical_id})
     return None if row is None else project_of(row)
+
+
+async def lock_named(connection: Connection, name: str) -> Project | None:
+    """The project of this name, which is its id where no other is known, locked until the transaction ends."""
+    return await lock(connection, canonical_id_of(name)) or await lock(connection, name)
 
 
 async def insert(connection: Connection, canonical_id: str, name: str, *, now: datetime | None) -> Project | None:

@@ -45,6 +45,7 @@ class ServerSettings(DataDirSettings):
     allow_no_auth: bool = Field(default=False, validation_alias="BLOOM_ALLOW_NO_AUTH")
     node_env: str = Field(default="", validation_alias="NODE_ENV")
     bloom_env: str = Field(default="", validation_alias="BLOOM_ENV")
+    base_path: str = Field(default="", validation_alias="BLOOM_BASE_PATH")
     trusted_proxies: str = Field(default="127.0.0.1,::1", validation_alias="BLOOM_TRUSTED_PROXIES")
     rate_limit: str = Field(default="100/minute", validation_alias="BLOOM_RATE_LIMIT")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")

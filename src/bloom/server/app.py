@@ -15,7 +15,7 @@ from bloom.artifacts.routes import artifact_routes
 from bloom.artifacts.service import ArtifactService
 from bloom.audit.routes import audit_routes
 from bloom.audit.service import AuditService
-from bloom.base.errors import BloomError, ConfigurationError
+from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
 from bloom.blobs.interface import BlobStore
 from bloom.blobs.open import open_blob_store
@@ -39,7 +39,10 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
-from bloom.ui.routes import ui_routes
+from bloom.ui.error_pages import ErrorPagesMiddleware
+from bloom.ui.live import LiveRegions
+from bloom.ui.pages import Pages
+from bloom.ui.routes import Services, ui_routes
 from bloom.upstream.client import MembridgeClient
 from bloom.upstream.health import LinkHealth
 from bloom.upstream.model import Environment
@@ -49,8 +52,10 @@ from bloom.upstream.service import ConnectionService, environment_of
 from bloom.upstream.syncing import WorkerSync
 from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
+from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
 from bloom.web.install import install_web
+from bloom.web.sessions import Sessions
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
 
@@ -134,13 +139,14 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
         )
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    sealer = sealer_of(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
         blobs=open_blob_store(settings),
         max_output_bytes=settings.max_output_bytes,
-        sealer=Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None),
+        sealer=sealer,
         membridge=environment_of(settings),
     )
 
@@ -195,19 +201,22 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         config_routes(runtime.connections),
         key_routes(runtime.keys, asked_for=settings.auth_required),
     )
+    keys = _key_ring(settings, runtime)
+    sessions = _sessions(settings, sealer)
     stopping = install_web(
         app,
         settings,
-        keys=_key_ring(settings, runtime),
+        keys=keys,
         rules=RULES,
         require_held=runtime.holding.require_held,
         exempt_body=is_upload,
         direct=(API, routers),
+        sessions=sessions,
     )
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
-    app.include_router(ui_routes(runtime.tasks, runtime.workers))
+    _add_pages(app, settings, runtime, sessions, keys)
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
     deque(iter_route_contexts(app.routes), maxlen=0)
@@ -219,6 +228,32 @@ def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
     if settings.api_key is None:
         return None
     return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
+
+
+def sealer_of(settings: ServerSettings) -> Sealer:
+    """What keeps the secrets of this installation."""
+    return Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None)
+
+
+def _sessions(settings: ServerSettings, sealer: Sealer) -> Sessions:
+    try:
+        secret = sealer.derive("sessions")
+    except Unavailable as error:
+        raise ConfigurationError(error.message) from None
+    return Sessions(secret, None if settings.api_key is None else settings.api_key.get_secret_value())
+
+
+def _add_pages(
+    app: FastAPI, settings: ServerSettings, runtime: Runtime, sessions: Sessions, keys: KeyRings | None
+) -> None:
+    pages = Pages(
+        base=parse_base_path(settings.base_path),
+        sessions=sessions,
+        asks_for_keys=keys is not None,
+        regions=LiveRegions(runtime.hub, runtime.audit.last_id),
+    )
+    app.include_router(ui_routes(pages, Services(tasks=runtime.tasks, workers=runtime.workers), keys))
+    app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 
 def _add_health(app: FastAPI, runtime: Runtime) -> None:

@@ -42,6 +42,8 @@ class ServerSettings(DataDirSettings):
     listen_url: SecretStr | None = Field(default=None, validation_alias="BLOOM_LISTEN_URL")
     pool_size: int = Field(default=8, ge=2, le=100, validation_alias="BLOOM_DB_POOL_SIZE")
     api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY")
+    metrics_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_METRICS_KEY")
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     allow_no_auth: bool = Field(default=False, validation_alias="BLOOM_ALLOW_NO_AUTH")
     node_env: str = Field(default="", validation_alias="NODE_ENV")
     bloom_env: str = Field(default="", validation_alias="BLOOM_ENV")

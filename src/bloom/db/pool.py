@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,16 @@ def database_unavailable() -> Unavailable:
     return Unavailable(
         "The database does not answer; try again in a moment.", code="database_unavailable", retry_after_sec=2
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """Connections in use and at rest, how many there may be, and how many transactions wait for one."""
+
+    busy: int
+    idle: int
+    limit: int
+    waiting: int
 
 
 class Database:
@@ -77,6 +88,12 @@ class Database:
         except psycopg.Error as error:
             error.args = (_without_words(error),)
             raise
+
+    def usage(self) -> PoolUsage:
+        """How the pool is used at this moment."""
+        stats = self._pool.get_stats()
+        size, idle = stats["pool_size"], stats["pool_available"]
+        return PoolUsage(size - idle, idle, self._pool.max_size, stats["requests_waiting"])
 
     def _check_others(self) -> None:
         """When one connection broke, the idle ones are likely broken too: find out before others are given them."""

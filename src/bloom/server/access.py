@@ -32,6 +32,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("GET", "/"): READERS,
     ("GET", "/live/"): READERS,
     ("GET", f"{API}/health"): EVERYBODY,
+    ("GET", "/metrics"): EVERYBODY,  # it has a key of its own, or answers to this machine alone
     ("GET", f"{API}/openapi.json"): READERS,
     ("HEAD", f"{API}/openapi.json"): READERS,
     # Tasks

@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from fastapi.routing import iter_route_contexts
 
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
@@ -26,6 +24,7 @@ from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
 from bloom.server.access import API, MEMBRIDGE, RULES
 from bloom.server.maintenance import maintain
+from bloom.server.metrics import Gauges, RequestObserver, metrics_routes
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
 from bloom.tasks.routes.reading import reading_routes
@@ -39,6 +38,7 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
+from bloom.telemetry.tracing import begin_tracing, end_tracing
 from bloom.ui.error_pages import ErrorPagesMiddleware
 from bloom.ui.live import LiveRegions
 from bloom.ui.pages import Pages
@@ -150,6 +150,15 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         membridge=environment_of(settings),
     )
 
+    gauges = Gauges(
+        runtime.database,
+        runtime.tasks,
+        runtime.workers,
+        runtime.connections.health,
+        has_store=runtime.artifacts.has_store,
+    )
+    begin_tracing(settings.otlp_endpoint, "bloom-runtime")
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await runtime.database.open()
@@ -157,6 +166,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             asyncio.create_task(runtime.hub.run(), name="hub"),
             asyncio.create_task(runtime.ring.follow(), name="keys"),
             asyncio.create_task(runtime.granting.watch.run(), name="claims"),
+            asyncio.create_task(gauges.measure_forever(), name="measuring"),
             asyncio.create_task(
                 maintain(
                     runtime.tasks,
@@ -179,6 +189,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                 with suppress(asyncio.CancelledError):
                     await task
             await runtime.database.close()
+            await asyncio.to_thread(end_tracing)
 
     app = FastAPI(
         title="BLOOM Runtime",
@@ -203,6 +214,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     )
     keys = _key_ring(settings, runtime)
     sessions = _sessions(settings, sealer)
+    observer = RequestObserver()
     stopping = install_web(
         app,
         settings,
@@ -212,14 +224,16 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         exempt_body=is_upload,
         direct=(API, routers),
         sessions=sessions,
+        observe=observer.observe,
     )
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
     _add_pages(app, settings, runtime, sessions, keys)
+    app.include_router(metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None))
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
-    deque(iter_route_contexts(app.routes), maxlen=0)
+    observer.learn(app.routes)
     return app, stopping
 
 

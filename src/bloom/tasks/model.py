@@ -87,8 +87,16 @@ def next_state(status: TaskStatus, command: Command, *, attempts_left: bool, can
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a task comes from: the id of the request that makes it, and the caller's place in a trace (a W3C traceparent)."""
+
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One row of `tasks`."""
+    """One row of `tasks`. `request_id` made it; its spans lie below `traceparent`."""
 
     id: TaskId
     seq: int
@@ -113,6 +121,8 @@ class Task:
     cancel_requested_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    request_id: str | None = None
+    traceparent: str | None = None
     truncated: bool = False
 
 

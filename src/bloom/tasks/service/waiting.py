@@ -37,12 +37,16 @@ class WaitingClaim:
         self.worker_id = worker_id
         self.labels: frozenset[str] | None = None
         """What its worker carries; None until a first look has told."""
+        self.woken_at: float | None = None
+        """When it was last woken, by the clock of the loop; None since it last waited for nothing."""
         self._watch = watch
         self._news = asyncio.Event()
 
     def wake(self) -> None:
         """Let it look."""
-        self._news.set()
+        if not self._news.is_set():
+            self.woken_at = asyncio.get_running_loop().time()
+            self._news.set()
 
     async def wait(self, timeout_sec: float) -> bool:
         """True as soon as it is woken, also when it was since the last call; False after `timeout_sec` seconds."""
@@ -50,6 +54,7 @@ class WaitingClaim:
             async with asyncio.timeout(max(timeout_sec, 0)):
                 await self._news.wait()
         except TimeoutError:
+            self.woken_at = None
             return False
         self._news.clear()
         return True

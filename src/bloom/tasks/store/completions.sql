@@ -14,7 +14,7 @@ with input as (
         uploaded boolean, key text)
 ), accepted as (
     select distinct on (t.id) i.*, t.desired_format, t.status as was, t.lease_id as held_lease_id,
-           t.worker_id as held_by, t.attempts, t.max_attempts, t.concurrency_key, back.refunded,
+           t.worker_id as held_by, t.attempts, t.max_attempts, t.concurrency_key, t.traceparent, l.started_at, back.refunded,
            case when t.cancel_requested_at is not null then 'cancelled'
                 when back.refunded then 'queued'
                 when i.success then 'completed'
@@ -105,6 +105,7 @@ with input as (
     from accepted having count(*) > 0
 )
 select a.n, a.task_id, a.held_lease_id as lease_id, a.held_by as worker_id, a.next_status, m.runs_at, a.artifact_id,
+       a.started_at, a.now as ended_at, a.traceparent,
        a.concurrency_key is not null and a.next_status <> 'queued' as ends_turn
 from accepted a join moved m on m.id = a.task_id;
 

@@ -139,7 +139,7 @@ left join lateral (
 where t.id = any(%(ids)s);
 
 -- name: grant_many
--- Lease tasks to workers: the lease, the task's new state and the audit entry.
+-- Lease tasks to workers: the lease, the task's new state and the audit entry. `since`: when it could first be claimed.
 with input as (
     select i.*, coalesce(%(now)s::timestamptz, now()) as now
     from json_to_recordset(%(items)s) as i(
@@ -148,9 +148,9 @@ with input as (
     update bloom.tasks t
     set status = 'leased', lease_id = i.lease_id, worker_id = i.worker_id, attempts = t.attempts + 1, updated_at = i.now,
         turn = true
-    from input i
+    from input i join bloom.tasks old on old.id = i.task_id
     where t.id = i.task_id and t.status = 'queued' and t.due
-    returning t.*
+    returning t.*, greatest(old.updated_at, old.run_at) as since
 ), leased as (
     insert into bloom.leases (id, task_id, worker_id, context_id, status, request_id, started_at, expires_at, ttl_seconds)
     select i.lease_id, g.id, i.worker_id, g.context_id, 'active', i.request_id, i.now,
@@ -169,8 +169,8 @@ with input as (
 )
 select g.id, g.seq, g.context_id, g.agent_slug, g.prompt, g.context_hints, g.timeout_sec, g.budget, g.desired_format,
        g.status, g.priority, g.run_at, g.labels, g.concurrency_key, g.retry_base_sec, g.retry_max_sec, g.attempts,
-       g.max_attempts, g.lease_id, g.worker_id, g.cancel_requested_at, g.created_at, g.updated_at,
-       l.lease_seq, l.started_at, l.expires_at, l.ttl_seconds
+       g.max_attempts, g.lease_id, g.worker_id, g.cancel_requested_at, g.request_id, g.traceparent,
+       g.created_at, g.updated_at, g.since, l.lease_seq, l.started_at, l.expires_at, l.ttl_seconds
 from granted g join leased l on l.id = g.lease_id;
 
 -- name: task_states
@@ -229,7 +229,7 @@ with expired as (
     from bloom.tasks t
     where t.id = any(%(ids)s) and l.id = t.lease_id and l.status = 'active' and t.status in ('leased', 'running')
       and l.expires_at <= coalesce(%(now)s::timestamptz, now())
-    returning l.id as lease_id, l.task_id, l.worker_id, l.expires_at, t.status as was,
+    returning l.id as lease_id, l.task_id, l.worker_id, l.started_at, l.expires_at, t.status as was,
               case when t.cancel_requested_at is not null then 'cancelled'
                    when t.attempts < t.max_attempts then 'queued' else 'dead' end as next_status
 ), moved as (
@@ -257,7 +257,7 @@ with expired as (
            count(*) filter (where next_status = 'cancelled')
     from expired having count(*) > 0
 )
-select task_id, worker_id, expires_at, next_status from expired;
+select task_id, worker_id, started_at, expires_at, next_status from expired;
 
 -- name: lock_tasks_of_worker
 -- Lock the tasks that a (locked) worker holds.

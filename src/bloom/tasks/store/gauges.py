@@ -1,0 +1,61 @@
+"""What a look at the queue tells an operator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from bloom.db.pool import Connection, fetch_all, fetch_one
+from bloom.db.queries import load_queries
+from bloom.tasks.model import TaskStatus
+
+_SQL = load_queries("bloom.tasks.store", "gauges.sql")
+
+SETS = 50
+"""So many sets of labels are told apart."""
+
+MOST = 10_000
+"""So far is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Tasks that can be claimed and ask for these labels: how many (up to `MOST`), and how long the oldest of those has waited."""
+
+    labels: Sequence[str]
+    tasks: int
+    oldest_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGauges:
+    """The queue at a moment. `others`: tasks that can be claimed and ask for further sets of labels. Times in seconds, 0 where
+    there is nothing; counts other than `by_status` go up to `MOST`.
+    """
+
+    by_status: Mapping[TaskStatus, int]
+    waiting: Sequence[Waiting]
+    others: int
+    oldest_queued_sec: float
+    oldest_held_sec: float
+    scheduled: int
+    without_turn: int
+    outputs_to_move: int
+
+
+async def read(connection: Connection, by_status: Mapping[TaskStatus, int], *, now: datetime | None) -> QueueGauges:
+    """Look at the queue, which has as many tasks in each state as `by_status` says."""
+    rows = await fetch_all(connection, _SQL["waiting"], {"sets": SETS, "most": MOST, "now": now})
+    ages = await fetch_one(connection, _SQL["ages"], {"most": MOST, "now": now}) or {}
+    waiting = [Waiting(row["labels"], row["tasks"], max(row["oldest_sec"] or 0, 0)) for row in rows[:SETS]]
+    scheduled, without_turn = ages["scheduled"], ages["without_turn"]
+    others = by_status[TaskStatus.QUEUED] - scheduled - without_turn - sum(found.tasks for found in waiting)
+    return QueueGauges(
+        by_status=by_status,
+        waiting=waiting,
+        others=max(others, 0) if len(rows) > SETS else 0,
+        oldest_queued_sec=max(ages["queued_sec"] or 0, 0),
+        oldest_held_sec=max(ages["held_sec"] or 0, 0),
+        scheduled=scheduled,
+        without_turn=without_turn,
+        outputs_to_move=ages["outputs_to_move"],
+    )

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 import httpx
-from prometheus_client.multiprocess import mark_process_dead
 
 from bloom.cli.exits import ExitCode
 from bloom.cli.listen_socket import share_listen_socket, url_of
 from bloom.cli.supervisor import Child, Kept, Question, Signals
-from bloom.telemetry.metrics import MULTIPROCESS_DIR
+from bloom.telemetry.metrics import MULTIPROCESS_DIR, forget_process
 
 STOP_SEC = 4.0
 """By when, after the signal, all processes are gone or killed; each takes three seconds at most by itself."""
@@ -89,9 +88,8 @@ def _until_it_serves(child: Child, url: str, signals: Signals, lifeline: int | N
 
 def _kept(runtime: Child, counts: str) -> Kept:
     def start_again() -> None:
-        # What it counted stays, what it used at the moment does not.
         if runtime.pid is not None:
-            mark_process_dead(runtime.pid, counts)
+            forget_process(runtime.pid, counts)
         runtime.start()
 
     return Kept(

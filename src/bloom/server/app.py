@@ -230,7 +230,9 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
     _add_pages(app, settings, runtime, sessions, keys)
-    app.include_router(metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None))
+    app.include_router(
+        metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
+    )
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
     observer.learn(app.routes)

@@ -113,8 +113,12 @@ def _queue_metrics(queue: QueueGauges) -> list[Metric]:
     tasks = GaugeMetricFamily("bloom_tasks", "Tasks in each state", labels=["state"])
     for status in TaskStatus:
         tasks.add_metric([status.value], queue.by_status[status])
-    depth = GaugeMetricFamily("bloom_queue_depth", "Queued tasks, by what they wait for", labels=["waits_for", "labels"])
-    oldest = GaugeMetricFamily("bloom_queue_oldest_seconds", "How long the oldest claimable task waits", labels=["labels"])
+    depth = GaugeMetricFamily(
+        "bloom_queue_depth", "Queued tasks, by what they wait for", labels=["waits_for", "labels"]
+    )
+    oldest = GaugeMetricFamily(
+        "bloom_queue_oldest_seconds", "How long the oldest claimable task waits", labels=["labels"]
+    )
     # Sets of labels that read the same are one series: a second one of its name would make the whole scrape void.
     waiting: dict[str, tuple[int, float]] = {metrics.OTHER: (queue.others, 0.0)}
     for found in queue.waiting:
@@ -152,7 +156,9 @@ def metrics_routes(gauges: Gauges, key: str | None) -> APIRouter:
         """The metrics of this process and its database, for Prometheus."""
         if ring is None:
             if not _is_local(request.scope):
-                raise Forbidden("Without BLOOM_METRICS_KEY the metrics are for this machine alone; set it, and show it.")
+                raise Forbidden(
+                    "Without BLOOM_METRICS_KEY the metrics are for this machine alone; set it, and show it."
+                )
         else:
             given = header(request.scope, b"authorization") or b""
             if given[: len(_BEARER)].lower() != _BEARER or await ring.find(given[len(_BEARER) :].strip()) is None:

@@ -1,1 +1,1 @@
-"""What the runtime tells of itself: metrics and traces. Whoever counts or traces imports from here; nothing here knows a task."""
+"""What the runtime tells of itself: metrics and traces. Nothing here knows what a task is."""

@@ -17,7 +17,10 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import (
+    MultiProcessCollector,
+    mark_process_dead,  # pyright: ignore[reportUnknownVariableType]
+)
 from prometheus_client.registry import Collector
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -130,6 +133,11 @@ def observe_request(method: str, route: str | None, status: int, seconds: float)
 def in_several_processes() -> bool:
     """Whether this process shares its counts with others."""
     return MULTIPROCESS_DIR in os.environ
+
+
+def forget_process(pid: int, directory: str) -> None:
+    """A process that counted in `directory` has died: what it counted stays, what it used at that moment does not."""
+    mark_process_dead(pid, directory)
 
 
 class _Read(Collector):

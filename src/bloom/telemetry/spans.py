@@ -1,5 +1,7 @@
 """Spans on their way to an OTLP receiver over HTTP. The only module that imports OpenTelemetry."""
 
+import threading
+
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -9,6 +11,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from bloom import __version__
 from bloom.telemetry.tracing import Attributes
+
+FAREWELL_SEC = 2.0
 
 _CONTEXT = TraceContextTextMapPropagator()
 
@@ -46,5 +50,7 @@ class OtlpExporter:
         return OtlpSpan(self._tracer.start_span(name, context, attributes=attributes, start_time=start_ns))
 
     def close(self) -> None:
-        """Send the rest."""
-        self._provider.shutdown()
+        """Send the rest, if the receiver takes it within two seconds: it must not hold up the end of the process."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(FAREWELL_SEC)

@@ -38,8 +38,8 @@ def install_web(
     Returns the `Stopping` on which whoever runs the server calls `begin()` when it stops, before it waits for
     connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone; `rules` and `require_held`
     are those of `RoleMiddleware`. `direct`: a prefix and the routers below it, whose direct routes are served without the
-    framework. With `sessions` pages take the cookies of these. `observe` is told of each request. Raises ConfigurationError that
-    names the variable for a bad `BLOOM_RATE_LIMIT`, `BLOOM_TRUSTED_PROXIES` or `BLOOM_BASE_PATH`.
+    framework. With `sessions` pages take the cookies of these. `observe` is told of each request. Raises ConfigurationError
+    that names the variable for a bad `BLOOM_RATE_LIMIT`, `BLOOM_TRUSTED_PROXIES` or `BLOOM_BASE_PATH`.
 
     The order, from the outside, and why:
     0. base path: everything below sees the path without it;

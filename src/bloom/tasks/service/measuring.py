@@ -21,7 +21,9 @@ def lease_granted(lease: Lease, task: Task, since: datetime) -> None:
     if tracing():
         about = {"bloom.task_id": task.id, "bloom.attempt": task.attempts, "bloom.worker_id": lease.worker_id}
         record("task.queue", task.traceparent, since, lease.started_at, about)
-        record("task.claim", task.traceparent, lease.started_at, datetime.now(UTC), {**about, "bloom.lease_id": lease.id})
+        record(
+            "task.claim", task.traceparent, lease.started_at, datetime.now(UTC), {**about, "bloom.lease_id": lease.id}
+        )
 
 
 def report_accepted(report: Completion, accepted: Accepted) -> None:

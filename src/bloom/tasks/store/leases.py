@@ -263,9 +263,7 @@ async def expire_many(connection: Connection, *, actor: str, limit: int, now: da
         return []
     params = {"ids": [row["id"] for row in rows], "actor": actor, "now": now}
     expired = [
-        Expired(
-            row["task_id"], row["worker_id"], row["started_at"], row["expires_at"], TaskStatus(row["next_status"])
-        )
+        Expired(row["task_id"], row["worker_id"], row["started_at"], row["expires_at"], TaskStatus(row["next_status"]))
         for row in await fetch_all(connection, _SQL["expire_many"], params)
     ]
     await pass_turns(connection, [lease.task_id for lease in expired if lease.next_status is not TaskStatus.QUEUED])

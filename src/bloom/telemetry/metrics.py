@@ -48,9 +48,11 @@ class Names:
 
     def bounded(self, value: object) -> str:
         """`value`, or `other`."""
+        if not isinstance(value, str):
+            return OTHER
         if value in self._known:
-            return str(value)
-        if not isinstance(value, str) or len(self._known) >= MOST_LABELS or not _NAME.fullmatch(value):
+            return value
+        if len(self._known) >= MOST_LABELS or not _NAME.fullmatch(value):
             return OTHER
         self._known.add(value)
         return value
@@ -112,6 +114,13 @@ POOL_WAITING = Gauge(
     multiprocess_mode="livesum",
     registry=_registry,
 )
+
+# Series that an alert waits for are there from the beginning: an increase from nothing is none.
+for _outcome in ("granted", "empty"):
+    CLAIMS.labels(_outcome)
+for _outcome in ("ok", "failed"):
+    STORE_WRITES.labels(_outcome)
+ATTEMPTS_ENDED.labels("dead", "lease_expired")
 
 CODES = Names()
 MODELS = Names()

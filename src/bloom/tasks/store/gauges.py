@@ -19,7 +19,7 @@ MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Tasks that can be claimed and ask for these labels: how many (up to `MOST`), and how long the oldest of them has waited."""
+    """Tasks that can be claimed and ask for these labels: how many (up to `MOST`), and the age of the oldest of them."""
 
     labels: Sequence[str]
     tasks: int

@@ -1,8 +1,8 @@
 """Traces of tasks by OpenTelemetry, from the request that creates one to the child that runs it.
 
-Off, and nothing of OpenTelemetry's SDK imported, unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set. A span's place is passed on as a W3C
-traceparent (w3.org/TR/trace-context): it is kept with the task and given to its child. That happens without tracing too, so
-that a caller's trace goes through a runtime that has none of its own.
+Off, and nothing of OpenTelemetry's SDK imported, unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set. A span's place is passed on as
+a W3C traceparent (w3.org/TR/trace-context): it is kept with the task and given to its child. That happens without tracing
+too, so that a caller's trace goes through a runtime that has none of its own.
 """
 
 import re

@@ -20,11 +20,12 @@ _CONTEXT = TraceContextTextMapPropagator()
 class OtlpSpan:
     """One span under way."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, parent: str | None) -> None:
         self._span = span
         carrier: dict[str, str] = {}
         _CONTEXT.inject(carrier, set_span_in_context(span))
-        self.traceparent = carrier["traceparent"]
+        # None of its own where OpenTelemetry itself is switched off.
+        self.traceparent = carrier.get("traceparent", parent)
 
     def end(self, end_ns: int, error: str | None) -> None:
         """End it, badly if there is an `error`."""
@@ -47,7 +48,7 @@ class OtlpExporter:
     def begin(self, name: str, parent: str | None, start_ns: int, attributes: Attributes) -> OtlpSpan:
         """A span below `parent`."""
         context = _CONTEXT.extract({} if parent is None else {"traceparent": parent})
-        return OtlpSpan(self._tracer.start_span(name, context, attributes=attributes, start_time=start_ns))
+        return OtlpSpan(self._tracer.start_span(name, context, attributes=attributes, start_time=start_ns), parent)
 
     def close(self) -> None:
         """Send the rest, if the receiver takes it within two seconds: it must not hold up the end of the process."""

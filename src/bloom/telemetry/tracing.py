@@ -10,7 +10,6 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from importlib.util import find_spec
 from typing import Protocol
 
 from bloom.base.errors import ConfigurationError
@@ -33,7 +32,7 @@ class _Exporter(Protocol):
 class Span(Protocol):
     """One span under way; its traceparent is the parent of what happens within it."""
 
-    traceparent: str
+    traceparent: str | None
 
     def end(self, end_ns: int, error: str | None) -> None: ...
 
@@ -49,12 +48,12 @@ def begin_tracing(endpoint: str | None, service: str) -> None:
     global _exporter
     if endpoint is None or _exporter is not None:
         return
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
+    try:
+        from bloom.telemetry.spans import OtlpExporter
+    except ModuleNotFoundError:
         raise ConfigurationError(
             f"{ENDPOINT} is set, and what tracing needs is not installed: pip install 'bloom-runtime[tracing]'"
-        )
-    from bloom.telemetry.spans import OtlpExporter
-
+        ) from None
     _exporter = OtlpExporter(service)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from bloom.tasks.model import Lease, Task, TaskStatus
@@ -12,6 +13,12 @@ from bloom.telemetry import metrics
 from bloom.telemetry.tracing import record, tracing
 
 NO_CODE = "none"
+
+# Looking a series up by its labels takes longer than adding to it.
+_attempts = cache(metrics.ATTEMPTS_ENDED.labels)
+_lengths = cache(metrics.LEASE_SECONDS.labels)
+_tokens = cache(metrics.TOKENS.labels)
+_cost = cache(metrics.COST_USD.labels)
 
 
 def lease_granted(lease: Lease, task: Task, since: datetime) -> None:
@@ -33,9 +40,9 @@ def report_accepted(report: Completion, accepted: Accepted) -> None:
     _lease_ended(status, code, accepted.started_at, accepted.ended_at, end="reported")
     model = metrics.MODELS.bounded(report.metrics.get("model") or NO_CODE)
     if tokens := _figure(report.metrics, "tokens_used"):
-        metrics.TOKENS.labels(model).inc(tokens)
+        _tokens(model).inc(tokens)
     if cost := _figure(report.metrics, "cost_usd"):
-        metrics.COST_USD.labels(model).inc(cost)
+        _cost(model).inc(cost)
     if tracing():
         about = {"bloom.task_id": report.task_id, "bloom.lease_id": accepted.lease_id, "bloom.outcome": status.value}
         record("task.complete", accepted.traceparent, accepted.ended_at, datetime.now(UTC), about)
@@ -49,8 +56,8 @@ def lease_expired(expired: Expired) -> None:
 
 def _lease_ended(status: TaskStatus, code: str, started_at: datetime, ended_at: datetime, *, end: str) -> None:
     outcome = "retried" if status is TaskStatus.QUEUED else status.value
-    metrics.ATTEMPTS_ENDED.labels(outcome, metrics.CODES.bounded(code)).inc()
-    metrics.LEASE_SECONDS.labels(end).observe(max((ended_at - started_at).total_seconds(), 0))
+    _attempts(outcome, metrics.CODES.bounded(code)).inc()
+    _lengths(end).observe(max((ended_at - started_at).total_seconds(), 0))
 
 
 def _figure(told: Mapping[str, Any], name: str) -> float:

@@ -59,7 +59,7 @@ class OtlpReceiver:
                         span.start_time_unix_nano,
                         span.end_time_unix_nano,
                         span.status.code == 2,
-                        {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes},
+                        {one.key: getattr(one.value, one.value.WhichOneof("value") or "") for one in span.attributes},
                     )
                 )
 

@@ -39,6 +39,11 @@ def write(handler: LogFile, *lines: str) -> None:
         handler.emit(logging.makeLogRecord({"msg": line}))
 
 
+def age(path: Path, *, days: int) -> None:
+    then = time.time() - days * DAY_SEC
+    os.utime(path, (then, then))
+
+
 def aside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.*"))
 
@@ -57,10 +62,10 @@ def test_a_file_of_another_day_is_set_aside_and_those_too_old_are_deleted(tmp_pa
     old, unrelated = tmp_path / "log.20200101-000000", tmp_path / "log.1"
     for made in (old, unrelated):
         made.write_text("old\n")
-        os.utime(made, (time.time() - 30 * DAY_SEC,) * 2)
+        age(made, days=30)
     handler = log_file(path, keep_days=14)
     write(handler, "yesterday")
-    os.utime(path, (time.time() - DAY_SEC,) * 2)
+    age(path, days=1)
     write(handler, "today", "today too")
     handler.close()
     assert path.read_text() == "today\ntoday too\n"
@@ -73,7 +78,7 @@ def test_with_zeros_nothing_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "log"
     handler = log_file(path)
     write(handler, "yesterday")
-    os.utime(path, (time.time() - DAY_SEC,) * 2)
+    age(path, days=1)
     write(handler, "x" * 100_000)
     handler.close()
     assert not aside(path)

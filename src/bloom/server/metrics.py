@@ -17,9 +17,8 @@ from bloom import __version__
 from bloom.base.errors import BloomError, Forbidden
 from bloom.db.pool import Database
 from bloom.server.maintenance import every
-from bloom.tasks.model import HELD, TaskStatus
+from bloom.tasks.model import HELD, QueueGauges, TaskStatus
 from bloom.tasks.service.tasks import TaskService
-from bloom.tasks.store.gauges import QueueGauges
 from bloom.telemetry import metrics
 from bloom.upstream.health import LinkHealth
 from bloom.web.asgi import header, header_values, template_of

@@ -11,11 +11,10 @@ from bloom.base.ids import ResultId, TaskId, new_task_id
 from bloom.db.batcher import Batcher
 from bloom.db.hub import DUE, QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
-from bloom.tasks.model import FINAL, HELD, Event, Origin, RejectedResult, Result, Task, TaskStatus
+from bloom.tasks.model import FINAL, HELD, Event, Origin, QueueGauges, RejectedResult, Result, Task, TaskStatus
 from bloom.tasks.schemas import CreateTask
 from bloom.tasks.service.refusals import result_not_found, task_not_found
 from bloom.tasks.store import completions, counts, events, gauges, leases, rejected, tasks
-from bloom.tasks.store.gauges import QueueGauges
 from bloom.tasks.store.tasks import NewTask
 from bloom.telemetry.tracing import span
 from bloom.workers import store as workers

@@ -1,12 +1,11 @@
 """What a look at the queue tells an operator."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
-from bloom.tasks.model import TaskStatus
+from bloom.tasks.model import QueueGauges, TaskStatus, Waiting
 
 _SQL = load_queries("bloom.tasks.store", "gauges.sql")
 
@@ -15,31 +14,6 @@ SETS = 50
 
 MOST = 10_000
 """So far is counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Tasks that can be claimed and ask for these labels: how many (up to `MOST`), and the age of the oldest of them."""
-
-    labels: Sequence[str]
-    tasks: int
-    oldest_sec: float
-
-
-@dataclass(frozen=True, slots=True)
-class QueueGauges:
-    """The queue at a moment. `others`: tasks that can be claimed and ask for further sets of labels. Times in seconds, 0 where
-    there is nothing; counts other than `by_status` go up to `MOST`.
-    """
-
-    by_status: Mapping[TaskStatus, int]
-    waiting: Sequence[Waiting]
-    others: int
-    oldest_queued_sec: float
-    oldest_held_sec: float
-    scheduled: int
-    without_turn: int
-    outputs_to_move: int
 
 
 async def read(connection: Connection, by_status: Mapping[TaskStatus, int], *, now: datetime | None) -> QueueGauges:

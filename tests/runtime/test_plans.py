@@ -10,7 +10,7 @@ from tests.real_postgres import FreshDatabase, PostgresServer
 
 from bloom.db.queries import load_queries
 
-SMALL = {"workers", "counts", "keys"}
+SMALL = {"workers", "counts", "keys", "activity_position"}
 """Tables that have a few rows, however long the runtime has served."""
 
 IDS = [f"t{n}" for n in range(100, 110)]
@@ -38,6 +38,11 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "page": PAGE,
         "page_by_status": {**PAGE, "status": "dead", "before": 15_000},
         "exists": {"id": "t1"},
+    },
+    ("bloom.tasks.store", "activity.sql"): {
+        "fold": {"limit": 100},
+        "since": {"since": "2100-01-01"},
+        "spent_since": {"since": "2100-01-01"},
     },
     ("bloom.tasks.store", "leases.sql"): {
         "promote_due": NOW,
@@ -139,6 +144,8 @@ FILLING = """
     select 't' || n % 1000 + 1, n, 'l' || n, 1, 't', '{}' from generate_series(1, 20000) n;
     insert into bloom.audit_log (action, entity_type, entity_id, actor)
     select 'task_created', 'task', 't' || n, 'a' from generate_series(1, 20000) n;
+    insert into bloom.activity (minute) select now() - n * interval '1 minute' from generate_series(1, 20000) n;
+    update bloom.activity_position set tx = '3', entry = 0;
     analyze
 """
 
@@ -187,6 +194,7 @@ def test_every_statement_of_the_queue_is_looked_at() -> None:
         "append",  # fenced by the primary keys of an upload and its task; takes binary data
         "lock", "counted_recently", "fold",  # of the few rows of `counts`
         "count_anew",  # once a day
+        "forget",  # of `activity`, now and then
         "would_prune",  # by hand
     }  # fmt: skip
     for (package, file), statements in STATEMENTS.items():

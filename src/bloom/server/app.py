@@ -30,6 +30,7 @@ from bloom.tasks.routes.outputs import is_upload, output_routes
 from bloom.tasks.routes.reading import reading_routes
 from bloom.tasks.routes.streams import stream_routes
 from bloom.tasks.routes.workers import work_routes
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.completing import CompletionService
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.granting import GrantService
@@ -75,6 +76,7 @@ class Runtime:
     workers: WorkerService
     artifacts: ArtifactService
     tasks: TaskService
+    activity: ActivityService
     granting: GrantService
     holding: HoldingService
     completing: CompletionService
@@ -115,6 +117,7 @@ def build_runtime(
         workers=workers,
         artifacts=artifacts,
         tasks=tasks,
+        activity=ActivityService(database),
         granting=GrantService(database, hub),
         holding=HoldingService(database, signs),
         completing=CompletionService(database, artifacts, signs),
@@ -170,6 +173,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             asyncio.create_task(
                 maintain(
                     runtime.tasks,
+                    runtime.activity,
                     runtime.holding,
                     runtime.artifacts,
                     runtime.uploading,
@@ -268,7 +272,10 @@ def _add_pages(
         asks_for_keys=keys is not None,
         regions=LiveRegions(runtime.hub, runtime.audit.last_id),
     )
-    app.include_router(ui_routes(pages, Services(tasks=runtime.tasks, workers=runtime.workers), keys))
+    services = Services(
+        tasks=runtime.tasks, activity=runtime.activity, workers=runtime.workers, connections=runtime.connections
+    )
+    app.include_router(ui_routes(pages, services, keys))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Response
 
 from bloom.base.errors import NotFound
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.tasks import TaskService
 from bloom.ui.assets import assets
 from bloom.ui.overview import overview_routes
 from bloom.ui.pages import Pages
 from bloom.ui.sign_in import sign_in_routes
+from bloom.upstream.service import ConnectionService
 from bloom.web.auth import KeyRing
 from bloom.workers.service import WorkerService
 
@@ -21,14 +23,18 @@ class Services:
     """What pages show and do comes from these."""
 
     tasks: TaskService
+    activity: ActivityService
     workers: WorkerService
+    connections: ConnectionService
 
 
 def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRouter:
     """The router at the root. `keys` None: development mode."""
     router = APIRouter(include_in_schema=False)
     router.include_router(sign_in_routes(pages, keys))
-    router.include_router(overview_routes(pages, services.tasks, services.workers))
+    router.include_router(
+        overview_routes(pages, services.tasks, services.activity, services.workers, services.connections.health)
+    )
 
     @router.get("/static/{name}")
     async def static(name: str) -> Response:

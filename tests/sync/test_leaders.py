@@ -184,7 +184,7 @@ def test_with_a_control_plane_only_its_primary_pushes_whatever_is_allowed(plane_
     _, b = two_nodes_in_step(plane_world)
     b.remember("two")
     refused = b.run("push", "--json", code=3, ALLOW_SECONDARY_PUSH="1", FORCE_PUSH="1")
-    assert json.loads(refused.err)["code"] == "stale_epoch"
+    assert json.loads(refused.err)["code"] == "is_secondary"
     assert plane_world.plain_sessions() == {"one"}
 
 

@@ -53,8 +53,9 @@ class BucketRemote:
         lease = _Lease(content, self._keys)
         left_ms = lease.expires_at_ms - _now_ms()
         standing = Standing(Role.SECONDARY, lease.epoch, lease.primary, lease.expires_at_ms, "lease.json")
-        if lease.needs_selection:
-            return replace(standing, reason="the lease waits for a selection in Membridge")
+        if lease.needs_selection and (left_ms > 0 or named != me):
+            reason = "the lease waits for a selection in Membridge (without one: PRIMARY_NODE_ID, once it has ended)"
+            return replace(standing, reason=reason)
         if left_ms > 0 and lease.primary != me:
             return replace(standing, reason=f"{lease.primary} leads")
         if left_ms <= 0 and not lease.is_from_a_node:
@@ -181,7 +182,7 @@ class BucketRemote:
         return replace(
             version,
             counts=counts_of(manifest),
-            node_id=str(manifest.get("node_id", "")),
+            node_id=str(manifest.get("node_id") or manifest.get("source_host", "")),
             based_on=manifest.get("based_on"),
             created_at_ms=epoch_ms(manifest.get("timestamp")) or int(listed.modified.timestamp() * 1000),
         )
@@ -229,6 +230,9 @@ class _Lease:
             fields.get("epoch", 0),
             epoch_ms(fields.get("expires_at")),
         )
+        self.needs_selection = bool(fields.get("needs_ui_selection"))
+        if self.needs_selection and primary is None:
+            primary = ""
         is_ours = fields.get("canonical_id", keys.canonical_id) == keys.canonical_id
         is_whole = isinstance(primary, str) and type(epoch) is int and expires is not None
         if not (is_ours and is_whole):
@@ -241,7 +245,6 @@ class _Lease:
         self.primary = primary
         self.epoch = epoch
         self.expires_at_ms = expires
-        self.needs_selection = bool(fields.get("needs_ui_selection"))
         self.is_from_a_node = fields.get("issued_by") in (f"node:{primary}", primary)
 
 

@@ -177,6 +177,8 @@ class MembridgeClient:
             )
         if status >= 500:
             raise MembridgeUnreachable(f"Membridge at {self.url} answers with an error ({status}); try again later")
+        if status in (404, 405) and not str(code).endswith("_not_found"):  # it does not know the route
+            raise self._not_membridge()
         told = form.get("error")
         message = told if isinstance(told, str) else f"Membridge refuses ({status})"
         raise MembridgeRefused(message, status=status, code=code if isinstance(code, str) else "refused")

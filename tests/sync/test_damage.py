@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import claude_mem
 import pytest
 from nodes import Node, World
 from test_looking import findings
@@ -135,14 +136,18 @@ def test_a_version_with_a_key_of_the_wrong_form_is_named_with_its_remedy(tmp_pat
 
 
 def test_a_damaged_memory_is_named_with_what_helps_and_a_pull_says_that_it_was_kept(bucket_world: World) -> None:
-    a, b = pushed_twice(bucket_world), bucket_world.node("b")
-    whole = a.database.read_bytes()
-    for content, word in ((b"broken" * 1000, "SQLite"), (whole[:12288] + b"\xee" * 64 + whole[12352:], "integrity")):
-        b.database.parent.mkdir(exist_ok=True)
-        b.database.write_bytes(content)
-        refused = b.run("push", code=1)
-        assert str(b.database) in refused.err and word in refused.err and "bloom sync doctor" in refused.err
-        assert "bloom-snapshot" not in refused.err
+    pushed_twice(bucket_world)
+    b = bucket_world.node("b")
+    b.remember("own")
+    with claude_mem.opened(b.database) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, ' text TEXT,', ' text TEXT NOT NULL,')")
+    refused = [b.run("push", code=1).err]
+    b.database.write_bytes(b"broken" * 1000)
+    refused.append(b.run("push", code=1).err)
+    for error, why in zip(refused, ("integrity check fails: NULL value", "not a whole SQLite database"), strict=True):
+        assert str(b.database) in error and why in error and "bloom sync doctor" in error
+        assert "bloom-snapshot" not in error
     assert "no sound database" in b.run("pull").err
     assert b.sessions == {"one", "two"}
 

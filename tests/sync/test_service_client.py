@@ -62,6 +62,13 @@ async def test_a_refusal_keeps_its_code_and_status() -> None:
     assert (caught.value.code, caught.value.status, caught.value.message) == ("remote_moved", 409, "moved")
 
 
+async def test_a_refused_field_is_named() -> None:
+    error = {"formErrors": [], "fieldErrors": {"node_id": ["Must have at most 128 characters"]}}
+    async with client_of(lambda _: httpx.Response(400, json={"error": error, "code": "invalid"})) as client:
+        with pytest.raises(MembridgeRefused, match="node_id: Must have at most 128 characters"):
+            await client.heartbeat(BEAT)
+
+
 @pytest.mark.parametrize(
     "error", [httpx.ConnectError(KEY), httpx.ReadTimeout(KEY), httpx.RemoteProtocolError(KEY), httpx.ProxyError(KEY)]
 )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from bloom import __version__
 from bloom.base.errors import ConfigurationError
 from bloom.client.address import check_url, is_loopback
+from bloom.client.answers import read_error
 from bloom.membridge.schemas import (
     AwaitCommands,
     Command,
@@ -180,7 +181,7 @@ class MembridgeClient:
         if status in (404, 405) and not str(code).endswith("_not_found"):  # it does not know the route
             raise self._not_membridge()
         told = form.get("error")
-        message = told if isinstance(told, str) else f"Membridge refuses ({status})"
+        message = read_error(told)[0] if isinstance(told, str | dict) else f"Membridge refuses ({status})"
         raise MembridgeRefused(message, status=status, code=code if isinstance(code, str) else "refused")
 
     def _read(self, model: type[M], answer: Any) -> M:

@@ -1,6 +1,7 @@
 """The control plane's client: what it believes, and what it never tells."""
 
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -63,7 +64,7 @@ async def test_a_refusal_keeps_its_code_and_status() -> None:
 
 
 async def test_a_refused_field_is_named() -> None:
-    error = {"formErrors": [], "fieldErrors": {"node_id": ["Must have at most 128 characters"]}}
+    error: dict[str, Any] = {"formErrors": [], "fieldErrors": {"node_id": ["Must have at most 128 characters"]}}
     async with client_of(lambda _: httpx.Response(400, json={"error": error, "code": "invalid"})) as client:
         with pytest.raises(MembridgeRefused, match="node_id: Must have at most 128 characters"):
             await client.heartbeat(BEAT)

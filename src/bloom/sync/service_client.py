@@ -181,7 +181,9 @@ class MembridgeClient:
         if status in (404, 405) and not str(code).endswith("_not_found"):  # it does not know the route
             raise self._not_membridge()
         told = form.get("error")
-        message = read_error(told)[0] if isinstance(told, str | dict) else f"Membridge refuses ({status})"
+        message = f"Membridge refuses ({status})"
+        if isinstance(told, str | dict):
+            message = read_error(cast("str | dict[str, Any]", told))[0]
         raise MembridgeRefused(message, status=status, code=code if isinstance(code, str) else "refused")
 
     def _read(self, model: type[M], answer: Any) -> M:

@@ -133,7 +133,9 @@ def test_claims_on_a_quiet_queue_look_together(fleet: Fleet, monkeypatch: pytest
             return await flush(items)
 
         monkeypatch.setattr(fleet.granting._claims, "_flush", noting)  # pyright: ignore[reportPrivateUsage]
-        monkeypatch.setattr(ClaimWatch, "quiet", True)  # it was; late news of the registrations may end that for a moment
+        monkeypatch.setattr(
+            ClaimWatch, "quiet", True
+        )  # it was; late news of the registrations may end that for a moment
         more = [asyncio.create_task(fleet.claim(f"w{n}")) for n in range(10)]
         await _until(lambda: sum(batches) == 10)
         assert len(batches) <= 2, "each looked by itself"

@@ -10,7 +10,6 @@ from tests.real_postgres import FreshDatabase
 from tests.real_runtime import PATIENCE_SEC, Fronts, Replica, at_once, refused, told
 from tests.runtime.invariants import check_invariants
 
-
 NEW = {"context_id": "context", "agent_slug": "agent", "prompt": "Say hello."}
 
 

@@ -14,7 +14,7 @@ class Pace:
     ttl_sec: int = 60
     """The length of the leases that are asked for: a dead worker's task waits this long for another worker."""
     wait_sec: float = 45
-    """How long a claim may wait at the runtime for a task. Below the minute after which proxies commonly cut a silent request."""
+    """How long a claim may wait at the runtime for a task; less than the minute after which proxies cut silent requests."""
     extend_sec: float = 5
     """Leases are extended this often, or every quarter of their length when that is shorter."""
     retry_first_sec: float = 0.5

@@ -60,7 +60,7 @@ class WaitingClaim:
         return True
 
     async def gather(self, deadline: float) -> None:
-        """Where many wait and nothing is there for them: wait until all look together, for news, or to the loop's `deadline`."""
+        """Where many wait and nothing is there for them: wait for news or until all look together, at most until `deadline`."""
         if self._watch.quiet:
             # A moment, not a length of time: all of them then wake in one turn of the loop, and share a batch.
             together = (asyncio.get_running_loop().time() // GATHER_SEC + 1) * GATHER_SEC

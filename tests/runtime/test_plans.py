@@ -8,10 +8,23 @@ import pytest
 from psycopg.sql import SQL, Composable, Literal
 from tests.real_postgres import FreshDatabase, PostgresServer
 
+from bloom.db.pool import SESSION_SETTINGS
 from bloom.db.queries import load_queries
 
 SMALL = {"workers", "counts", "keys", "activity_position"}
 """Tables that have a few rows, however long the runtime has served."""
+
+BY_STATE = {
+    "tasks_by_status", "tasks_claimable", "tasks_fresh", "tasks_not_due", "leases_by_status", "leases_one_active_per_task",
+    "leases_active_by_worker",
+}  # fmt: skip
+"""Indexes by which rows are found that are in some state, not those that are named."""
+
+NAMED = {
+    "grant_many", "extend_many", "expire_many", "complete_many", "cancel", "requeue", "append_events", "open", "leasable",
+    "lock_tasks", "lock_tasks_of_leases", "lock_states", "task_states", "results_by_leases", "keep_many",
+}  # fmt: skip
+"""Statements to which rows are named by id."""
 
 IDS = [f"t{n}" for n in range(100, 110)]
 LEASES = [f"l{n}" for n in range(100, 110)]
@@ -172,6 +185,7 @@ def filled(postgres_server: PostgresServer) -> Any:
 def test_what_is_asked_all_the_time_reads_no_large_table_whole(filled: FreshDatabase, mode: str) -> None:
     slow: dict[str, str] = {}
     with filled.connect(autocommit=False) as connection:
+        connection.execute(SESSION_SETTINGS.encode())
         connection.execute(SQL("set plan_cache_mode = {}").format(Literal(mode)))
         for (package, file), statements in STATEMENTS.items():
             queries = load_queries(package, file)
@@ -183,7 +197,10 @@ def test_what_is_asked_all_the_time_reads_no_large_table_whole(filled: FreshData
                 rows = connection.execute(SQL("explain execute asked") + call).fetchall()
                 connection.execute("deallocate asked")
                 plan = "\n".join(str(row["QUERY PLAN"]) for row in rows)
-                if set(re.findall(r"Seq Scan on (\w+)", plan)) - SMALL:
+                read_whole = set(re.findall(r"Seq Scan on (\w+)", plan)) - SMALL
+                # The statistics of this database know of no held task and no active lease, so that these seem free to walk.
+                walked = set(re.findall(r"(?:using|on) (\w+)", plan)) & BY_STATE
+                if read_whole or (walked and name in NAMED):
                     slow[f"{file} {name}"] = plan
     assert not slow, "\n\n".join(f"{name}\n{plan}" for name, plan in slow.items())
 

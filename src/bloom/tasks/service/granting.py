@@ -106,15 +106,15 @@ class GrantService:
         deadline = loop.time() + request.wait_sec
         with self.watch.enter(request.worker_id) as waiting:
             while True:
-                await waiting.gather(deadline - loop.time())
+                await waiting.gather(deadline)
                 left = max(deadline - loop.time(), 0)
                 claimed = await self._claims.submit(replace(request, wait_sec=left))
                 if claimed.granted or left <= 0:
                     _count(claimed, waiting.woken_at)
                     return claimed.granted
                 waiting.labels = claimed.labels
-                left = deadline - loop.time()
-                woken = await waiting.wait(min(left, STICKY_RECHECK_SEC) if claimed.look_again else left)
+                recheck_at = loop.time() + STICKY_RECHECK_SEC
+                woken = await waiting.wait(min(deadline, recheck_at) if claimed.look_again else deadline)
                 if not woken and loop.time() >= deadline:
                     _count(claimed, None)
                     return ()  # nothing was heard since it looked, and its next claim looks again

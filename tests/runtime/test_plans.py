@@ -111,6 +111,7 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "sweep": {"limit": 10, **NOW},
     },
     ("bloom.tasks.store", "counts.sql"): {"total": {}},
+    ("bloom.tasks.store", "gauges.sql"): {"waiting": {"sets": 50, "most": 100, **NOW}, "ages": {"most": 100, **NOW}},
     ("bloom.tasks.store", "retention.sql"): {
         "lock_old": {"days": 90, "after_at": "2000-01-01", "after_id": "", "limit": 10, **NOW},
         "prune": {"ids": IDS, "days": 90, "actor": "a", **NOW},

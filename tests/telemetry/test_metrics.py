@@ -1,15 +1,12 @@
 """GET /metrics: what is told, to whom, and that no label grows without bound."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 from scraping import families, get_metrics, scrape, value
 from tests.real_postgres import FreshDatabase
-from tests.real_runtime import PATIENCE_SEC, Replica, Served, StartReplica, StartServed, in_background, refused, told
+from tests.real_runtime import PATIENCE_SEC, Replica, StartReplica, in_background, refused, told
 
 from bloom.server import metrics as server_metrics
 from bloom.telemetry import metrics
@@ -231,40 +228,3 @@ def test_no_secret_is_told(start_replica: StartReplica) -> None:
     replica.create(prompt="canary-prompt", context_id="canary-context")
     text = scrape(replica, Authorization=f"Bearer {KEY}")
     assert "canary" not in text and KEY not in text
-
-
-def test_of_several_processes_each_tells_what_all_have_counted_and_a_dead_one_is_not_forgotten(
-    served: StartServed,
-) -> None:
-    server = served(BLOOM_PROCESSES="2")
-    assert server.process is not None
-    labels = {"method": "GET", "route": "/api/runtime/runs", "status": "2xx"}
-
-    def counted_by_each() -> set[float]:
-        """What a dozen scrapes tell, each by a connection of its own and so by one process or the other."""
-        return {value(fresh(server, "/metrics"), "bloom_request_seconds_count", **labels) for _ in range(12)}
-
-    def pools() -> float:
-        return value(fresh(server, "/metrics"), "bloom_db_pool_connections", use="limit")
-
-    until(lambda: pools() == 16)  # two of the default size
-    for _ in range(24):
-        fresh(server, "/api/runtime/runs")
-    until(lambda: counted_by_each() == {24.0})
-    parent = psutil.Process(server.process.pid)
-    _, second = parent.children()
-    second.kill()
-    until(lambda: len(alive := parent.children()) == 2 and second not in alive)
-    until(lambda: counted_by_each() == {24.0} and pools() == 16)
-
-
-def fresh(server: Served, path: str) -> str:
-    """An answer by a connection of its own."""
-    return httpx.get(server.url + path, timeout=20, trust_env=False).text
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -57,6 +57,7 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     pool_size: int = Field(default=8, ge=2, le=100, validation_alias="BLOOM_DB_POOL_SIZE")
     api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY")
     metrics_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_METRICS_KEY")
+    previous_api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY_PREVIOUS")
     allow_no_auth: bool = Field(default=False, validation_alias="BLOOM_ALLOW_NO_AUTH")
     node_env: str = Field(default="", validation_alias="NODE_ENV")
     bloom_env: str = Field(default="", validation_alias="BLOOM_ENV")
@@ -97,6 +98,11 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     def port_was_asked_for(self) -> bool:
         """Whether the port comes from the environment: then a busy one is an error, never another port."""
         return self.runtime_port is not None or self.plain_port is not None
+
+    @property
+    def admin_keys(self) -> tuple[str, ...]:
+        """`RUNTIME_API_KEY`, then the one before it that is still taken."""
+        return tuple(key.get_secret_value() for key in (self.api_key, self.previous_api_key) if key is not None)
 
     @property
     def auth_required(self) -> bool:

@@ -141,6 +141,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         raise ConfigurationError(
             "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
         )
+    if settings.api_key is None and settings.previous_api_key is not None:
+        raise ConfigurationError("RUNTIME_API_KEY_PREVIOUS is set, so RUNTIME_API_KEY must be set too")
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
     sealer = sealer_of(settings)
     runtime = build_runtime(
@@ -247,7 +249,7 @@ def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
     """The keys that are taken; None in development mode, which asks nobody for one."""
     if settings.api_key is None:
         return None
-    return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
+    return KeyRings(AdminKey(*settings.admin_keys), runtime.ring)
 
 
 def sealer_of(settings: ServerSettings) -> Sealer:

@@ -19,6 +19,7 @@ from bloom.web.request_context import ObserveRequest, RequestContextMiddleware
 from bloom.web.roles import NO_RULES, RequireHeld, RoleMiddleware, Rule, none_is_held
 from bloom.web.security_headers import SecurityHeadersMiddleware
 from bloom.web.sessions import SessionMiddleware, Sessions
+from bloom.web.sign_in import SignInAttempts
 
 
 def install_web(
@@ -26,6 +27,7 @@ def install_web(
     settings: ServerSettings,
     *,
     keys: KeyRing | None = None,
+    attempts: SignInAttempts | None = None,
     rules: Mapping[tuple[str, str], Rule] = NO_RULES,
     require_held: RequireHeld = none_is_held,
     exempt_body: ExemptBody = no_exempt_body,
@@ -36,7 +38,8 @@ def install_web(
     """Add error handlers and middleware to `app`, before it serves anything.
 
     Returns the `Stopping` on which whoever runs the server calls `begin()` when it stops, before it waits for
-    connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone; `rules` and `require_held`
+    connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone, `attempts` counts those with
+    wrong keys (shared with whoever else asks for keys); `rules` and `require_held`
     are those of `RoleMiddleware`. `direct`: a prefix and the routers below it, whose direct routes are served without the
     framework. With `sessions` pages take the cookies of these. `observe` is told of each request. Raises ConfigurationError
     that names the variable for a bad `BLOOM_RATE_LIMIT`, `BLOOM_TRUSTED_PROXIES` or `BLOOM_BASE_PATH`.
@@ -57,7 +60,7 @@ def install_web(
     trusted = parse_trusted_proxies(settings.trusted_proxies)
     base = parse_base_path(settings.base_path)
     if keys is None and settings.api_key is not None:
-        keys = AdminKey(settings.api_key.get_secret_value())
+        keys = AdminKey(*settings.admin_keys)
 
     install_error_handlers(app)
     # The last one added is the outermost.
@@ -73,7 +76,7 @@ def install_web(
     else:
         if sessions is not None:
             app.add_middleware(SessionMiddleware, sessions=sessions, keys=keys, path=base)
-        app.add_middleware(IdentifyMiddleware, keys=keys)
+        app.add_middleware(IdentifyMiddleware, keys=keys, attempts=attempts or SignInAttempts())
     app.add_middleware(ProxyHeadersMiddleware, trusted=trusted, redirect_to_https=settings.production)
     app.add_middleware(UnexpectedErrorsMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)

@@ -10,8 +10,6 @@ import math
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_network
 
 from limits import RateLimitItem, parse_many
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,7 +18,7 @@ from bloom.base.errors import ConfigurationError
 from bloom.web.asgi import route_path
 from bloom.web.auth import principal_of
 from bloom.web.errors import json_error
-from bloom.web.proxies import parse_address
+from bloom.web.proxies import client_key, client_of
 
 TEST_CONNECTION_LIMIT = "20/minute"
 WORKER_LIMIT = "6000/minute"
@@ -108,15 +106,6 @@ class Budget:
         return count <= self._amount, seconds, headers
 
 
-@lru_cache(maxsize=4096)
-def client_key(host: str) -> str:
-    """Whom an address stands for: itself, or for IPv6 its /64, which is what one subscriber gets (RFC 6177)."""
-    address = parse_address(host)
-    if isinstance(address, IPv6Address):
-        return str(ip_network((int(address), 64), strict=False))
-    return host if address is None else str(address)
-
-
 class RateLimitMiddleware:
     """Answers 429 `rate_limited` to a client that is over its budget, and tells each client what is left."""
 
@@ -154,8 +143,7 @@ class RateLimitMiddleware:
         method = scope["method"]
         if path == "/api/runtime/health" and method == "GET":
             return None
-        client: tuple[str, int] | None = scope.get("client")
-        who = client_key(client[0]) if client else "unknown"
+        who = client_key(client_of(scope))
         if path == "/api/runtime/test-connection" and method == "POST":
             return self._test_connection, who
         if principal_of(scope) is not None:

@@ -134,7 +134,9 @@ class IdentifyMiddleware:
 
 
 class RequireKeyMiddleware:
-    """Answers 401 (429 to one that has to wait) on guarded paths to a caller that was not identified; there are no WebSockets, they are refused."""
+    """Answers 401 (429 to one that has to wait) on guarded paths to a caller that was not identified; there are no
+    WebSockets, they are refused.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -64,6 +64,13 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     base_path: str = Field(default="", validation_alias="BLOOM_BASE_PATH")
     trusted_proxies: str = Field(default="127.0.0.1,::1", validation_alias="BLOOM_TRUSTED_PROXIES")
     rate_limit: str = Field(default="100/minute", validation_alias="BLOOM_RATE_LIMIT")
+    max_connections: int = Field(default=10_000, ge=8, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS")
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS_PER_ADDRESS"
+    )
+    header_timeout_sec: float = Field(default=15, gt=0, le=3600, validation_alias="BLOOM_HEADER_TIMEOUT_SEC")
+    body_timeout_sec: float = Field(default=30, gt=0, le=3600, validation_alias="BLOOM_BODY_TIMEOUT_SEC")
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024, validation_alias="BLOOM_MAX_HEADER_BYTES")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")
     max_output_bytes: int = Field(default=2 * 1024**3, ge=1024, validation_alias="BLOOM_MAX_OUTPUT_BYTES")
     retention_days: int = Field(default=90, ge=0, le=36_500, validation_alias="BLOOM_RETENTION_DAYS")

@@ -128,6 +128,19 @@ def test_requests_that_follow_each_other_on_one_connection_are_all_answered(hast
             answers += patient.recv(65_536)
 
 
+def test_who_does_not_read_an_answer_holds_up_nobody_and_is_left() -> None:
+    app = Serving()
+    server = AppThread(app.app, app.stopping, BLOOM_BODY_TIMEOUT_SEC="0.2")
+    server.start()
+    try:
+        with connect(server) as slow:
+            slow.sendall(b"GET /api/runtime/flood HTTP/1.1\r\nX-Runtime-API-Key: a key of the admin\r\nHost: x\r\n\r\n")
+            assert is_served(server)
+            assert app.app.state.flood_ended.wait(PATIENCE_SEC)
+    finally:
+        server.stop()
+
+
 def test_one_address_gets_no_more_than_its_share_and_proxies_all_they_need() -> None:
     settings = load(ServerSettings, BLOOM_MAX_CONNECTIONS=100, BLOOM_MAX_CONNECTIONS_PER_ADDRESS=3)
     limits = ConnectionLimits(settings)

@@ -64,6 +64,8 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     base_path: str = Field(default="", validation_alias="BLOOM_BASE_PATH")
     trusted_proxies: str = Field(default="127.0.0.1,::1", validation_alias="BLOOM_TRUSTED_PROXIES")
     rate_limit: str = Field(default="100/minute", validation_alias="BLOOM_RATE_LIMIT")
+    rate_limit_by: Literal["address", "key"] = Field(default="address", validation_alias="BLOOM_RATE_LIMIT_BY")
+    cors_origins: str = Field(default="", validation_alias="BLOOM_CORS_ORIGINS")
     max_connections: int = Field(default=10_000, ge=8, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS")
     max_connections_per_address: int | None = Field(
         default=None, ge=1, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS_PER_ADDRESS"

@@ -1,4 +1,6 @@
-"""How often a client may call: fixed windows, counted in this process, by client address.
+"""How often a client may call: fixed windows, counted in this process, by client address or by key.
+
+Each process counts by itself: a client of N processes, or replicas, gets at most N times the limit.
 
 Budgets (the wire contract): 100 requests a minute on the API, 20 on test-connection; health is free. The calls that
 workers live on have budgets of their own, far above what a worker needs: one per worker for its claims, extends and
@@ -107,10 +109,16 @@ class Budget:
 
 
 class RateLimitMiddleware:
-    """Answers 429 `rate_limited` to a client that is over its budget, and tells each client what is left."""
+    """Answers 429 `rate_limited` to a client that is over its budget, and tells each client what is left.
 
-    def __init__(self, app: ASGIApp, *, limit: RateLimitItem, clock: Clock = time.monotonic) -> None:
+    With `by_key` callers who showed a key are counted by it, wherever they come from; others by their address.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, limit: RateLimitItem, by_key: bool = False, clock: Clock = time.monotonic
+    ) -> None:
         self.app = app
+        self._by_key = by_key
         self._general = Budget(limit, clock)
         self._test_connection = Budget(parse_many(TEST_CONNECTION_LIMIT)[0], clock)
         self._workers = Budget(parse_many(WORKER_LIMIT)[0], clock)
@@ -146,10 +154,12 @@ class RateLimitMiddleware:
         who = client_key(client_of(scope))
         if path == "/api/runtime/test-connection" and method == "POST":
             return self._test_connection, who
-        if principal_of(scope) is not None:
+        if (principal := principal_of(scope)) is not None:
             if method == "POST" and (call := _WORKER_CALL.fullmatch(path)):
                 return self._workers, f"{who} {call[1][:128]}"
             report = _REPORT_CALL.fullmatch(path) if method in ("POST", "PUT") else None
             if report and method == ("PUT" if report[1] else "POST"):
                 return self._reports, who
+            if self._by_key:
+                who = f"{principal.name} (key)"
         return self._general, who

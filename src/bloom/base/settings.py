@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bloom.base.errors import ConfigurationError
+from bloom.base.variables import describe_problem
 
 DEFAULT_PORT = 5000
 
@@ -132,5 +133,5 @@ def load(cls: type[S], **overrides: Any) -> S:
     try:
         return cls(**overrides)
     except ValidationError as error:
-        lines = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False)]
-        raise ConfigurationError("; ".join(lines)) from None
+        problems = [describe_problem(cls, problem) for problem in error.errors(include_input=False)]
+        raise ConfigurationError("; ".join(f"{variable} {text}" for variable, text in problems)) from None

@@ -12,6 +12,7 @@ import typer
 
 from bloom import __version__
 from bloom.cli import config, db, key, membridge, sync, task, worker
+from bloom.cli.doctor import doctor
 from bloom.cli.exits import EPILOG, ExitCode, errors_as_exits
 from bloom.cli.options import JsonOption
 from bloom.cli.serve import serve
@@ -68,6 +69,7 @@ def show_version(as_json: JsonOption = False) -> None:
 
 app.command("serve", epilog=EPILOG)(serve)
 app.command("up", short_help="Run everything here: database, runtime, worker.", epilog=EPILOG)(up)
+app.command("doctor", epilog=EPILOG)(doctor)
 app.add_typer(task.app, name="task")
 app.add_typer(worker.app, name="worker")
 app.add_typer(key.app, name="key")

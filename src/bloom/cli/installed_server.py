@@ -84,12 +84,13 @@ async def database(settings: ServerSettings) -> list[Finding]:
         where = "the data directory has one" if (settings.data_dir / "postgres").exists() else "none yet"
         return [Finding("database", "ok", f"DATABASE_URL is not set: bloom up brings its own ({where})")]
     condition = await asyncio.to_thread(condition_of, settings.database_url.get_secret_value())
-    problems = list(_judge(condition, settings))
+    problems = list(judge_database(condition, settings))
     text = f"PostgreSQL {condition.version}, schema {condition.revision or 'not made yet'}"
     return [Finding("database", "ok", text), *problems]
 
 
-def _judge(condition: DatabaseCondition, settings: ServerSettings) -> list[Finding]:
+def judge_database(condition: DatabaseCondition, settings: ServerSettings) -> list[Finding]:
+    """What is wrong with a database that answers."""
     found: list[Finding] = []
 
     def tell(wrong: bool, verdict: str, text: str, fix: str) -> None:

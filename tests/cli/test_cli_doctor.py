@@ -15,9 +15,10 @@ from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, StartReplica
 from typer.testing import CliRunner
 
+from bloom.base.errors import ConfigurationError
 from bloom.base.findings import Finding
 from bloom.base.settings import ServerSettings, load
-from bloom.cli import env_file, installed_here, installed_server
+from bloom.cli import env_file, installed_here, installed_server, installed_worker
 from bloom.cli.installation import examine
 from bloom.cli.main import app
 from bloom.db.condition import DatabaseCondition, condition_of
@@ -87,29 +88,31 @@ def test_a_sound_installation_has_no_problem_and_no_secret_is_told(installed: Re
         assert by_name[name]["verdict"] == "ok", by_name[name]
     assert "is the runtime's" in by_name["port"]["text"]
     assert KEY not in told.stdout and MEMBRIDGE_KEY not in told.stdout
-    plain = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
-    assert plain.exit_code == 0 and "schema 0" in plain.stdout
 
 
 def test_keys_that_are_refused_are_told_apart(installed: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLOOM_API_KEY", "another key")
     monkeypatch.setenv("MEMBRIDGE_ADMIN_KEY", "another key")
-    assert verdict_of("key") == ("problem", "the runtime refuses the key")
-    verdict, text = verdict_of("Membridge")
-    assert verdict == "problem" and "refuses the key" in text
-    assert CliRunner().invoke(app, ["doctor"], catch_exceptions=False).exit_code == 1
+    told = CliRunner().invoke(app, ["doctor"], catch_exceptions=False)
+    assert told.exit_code == 1
+    assert "the runtime refuses the key" in told.stdout and "Membridge refuses the key" in told.stdout
 
 
-def test_files_that_others_may_read_are_named_with_the_command_that_helps(installed: Replica, machine: Path) -> None:
+def test_files_that_others_may_read_are_named_with_the_command_that_helps(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOOM_DATA_DIR", str(machine / "data"))
+    (machine / "data").mkdir()
     secret = machine / "data" / "secret.key"
+    secret.write_text("secret")
     secret.chmod(0o640)
     (machine / "data").chmod(0o770)
     environment = machine / "bloom-runtime.env"
     environment.write_text("BLOOM_HOST=::1\n")
     environment.chmod(0o644)
-    assert looked("secret.key")[0].fix.startswith(f"chmod 600 {secret}")
-    assert verdict_of("data directory")[0] == "problem"
-    file, hint = looked("environment file")
+    directory, key = installed_here.data_files(load(ServerSettings))
+    assert directory.verdict == "problem" and key.fix.startswith(f"chmod 600 {secret}")
+    file, hint = installed_here.env_files()
     assert (file.verdict, hint.verdict) == ("problem", "warning")
     assert hint.fix == f"bloom --env-file {environment} doctor"
 
@@ -120,18 +123,17 @@ def test_what_answers_nobody_is_a_problem_where_it_was_named_and_a_warning_where
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         monkeypatch.setenv("PORT", str(taken))
-        assert verdict_of("port") == ("problem", f"{taken} is in use by another program")
+        monkeypatch.setattr(installed_server, "_ASK_SEC", 0.1)
+        (port,) = installed_server.port(load(ServerSettings))
+        assert (port.verdict, port.text) == ("problem", f"{taken} is in use by another program")
     nowhere = f"http://127.0.0.1:{taken}"
     assert verdict_of("runtime")[0] == "warning"
     monkeypatch.setenv("BLOOM_URL", nowhere)
     monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody@127.0.0.1:{taken}/none")
     monkeypatch.setenv("MEMBRIDGE_SERVER_URL", nowhere)
     monkeypatch.setenv("MEMBRIDGE_ADMIN_KEY", "key")
-    monkeypatch.setenv("MINIO_ENDPOINT", nowhere)
-    monkeypatch.setenv("MINIO_ACCESS_KEY", "a")
-    monkeypatch.setenv("MINIO_SECRET_KEY", "b")
     found = {each.name: each for each in asyncio.run(examine(None))}
-    for name in ("runtime", "database", "Membridge", "object store"):
+    for name in ("runtime", "database", "Membridge"):
         assert found[name].verdict == "problem" and found[name].fix, found[name]
     assert found["port"].verdict == "ok"
 
@@ -172,19 +174,21 @@ def test_a_worker_file_that_is_wrong_and_a_key_that_others_may_read_are_told(mac
     worker = machine / ".bloom-worker"
     worker.mkdir()
     (worker / "worker.toml").write_text("slots = 99\n")
-    assert verdict_of("worker")[0] == "problem" and "slots" in verdict_of("worker")[1]
+    verdict, text = verdict_of("worker")
+    assert verdict == "problem" and "slots" in text
     (worker / "worker.toml").write_text("slots = 9\n")
     (worker / "key").write_text("key")
     (worker / "key").chmod(0o644)
-    assert "chmod 600" in verdict_of("worker")[1]
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        asyncio.run(installed_worker.worker())
 
 
 def test_a_worker_without_the_claude_cli_is_told_what_to_do(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine / ".bloom-worker").mkdir()
     monkeypatch.setenv("PATH", str(machine))
-    (found,) = looked("Claude CLI")
+    _, found, *user = asyncio.run(installed_worker.worker())
     assert found.verdict == "warning" and "not on PATH" in found.text and "log in" in found.fix
-    assert bool(looked("user")) is (os.geteuid() == 0)
+    assert [each.name for each in user] == (["user"] if os.geteuid() == 0 else [])
 
 
 def test_services_that_do_not_run_are_told_with_the_command_that_starts_them(

@@ -33,9 +33,9 @@ class DatabaseCondition:
 def condition_of(database_url: str) -> DatabaseCondition:
     """Ask the database. Raises Unavailable when it does not answer."""
     try:
-        with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC, row_factory=dict_row) as connection:
+        with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
             before = time.time()
-            row = connection.execute(_SQL["condition"]).fetchone()
+            row = connection.cursor(row_factory=dict_row).execute(_SQL["condition"]).fetchone()
             between = (before + time.time()) / 2
     except psycopg.OperationalError as error:
         raise database_unavailable() from error

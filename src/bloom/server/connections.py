@@ -20,9 +20,9 @@ from collections import Counter
 from enum import Enum, auto
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bloom.base.settings import ServerSettings
 from bloom.web.proxies import client_key, parse_address, parse_trusted_proxies
@@ -138,7 +138,13 @@ class GuardedProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request of this connection is under way."""
-        return not self._has_header and (self.cycle is None or self.cycle.response_complete)
+        return not self._has_header and self._answering is None
+
+    @property
+    def _answering(self) -> RequestResponseCycle | None:
+        """The request whose answer is not complete yet."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None until the first one
+        return None if cycle is None or cycle.response_complete else cycle
 
     def _make_room(self) -> bool:
         others = (each for each in self.connections if each is not self)
@@ -158,6 +164,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self.transport.is_closing():
+            return
         if self._is_in_message:
             self._received += len(data)
             if not self._has_header and self._received > self.limits.header_bytes:
@@ -166,8 +174,7 @@ class GuardedProtocol(HttpToolsProtocol):
             awaited = _Awaited.BODY if self._has_header else _Awaited.HEADER
         else:
             # What is neither a message nor follows one that is being answered are empty lines before the next one.
-            is_answering = self.cycle is not None and not self.cycle.response_complete
-            awaited = _Awaited.NOTHING if is_answering else _Awaited.HEADER
+            awaited = _Awaited.HEADER if self._answering is None else _Awaited.NOTHING
         if awaited is not self._awaited:
             self._wait_for(awaited)
 
@@ -210,17 +217,18 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, code: str, text: str) -> None:
         """Answer and close; only close where an answer is under way already."""
         self._wait_for(_Awaited.NOTHING)
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        answering = self._answering
+        if answering is None or not answering.response_started:
             body = json.dumps({"error": text, "code": code}).encode()
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
                 "x-content-type-options: nosniff\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
-        if self.cycle is not None:
+        if answering is not None:
             # Whoever serves the request learns that nobody waits for it any more.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            answering.disconnected = True
+            answering.message_event.set()
         self.transport.close()
 
     # Time

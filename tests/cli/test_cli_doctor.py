@@ -164,10 +164,11 @@ def test_settings_that_are_wrong_or_misspelt_are_told(
     ],
 )
 def test_settings_that_do_not_fit_together_or_are_weak_are_told(
-    environment: dict[str, str], name: str, verdict: str
+    environment: dict[str, str], name: str, verdict: str, machine: Path
 ) -> None:
     found = installed_server.settings_fit(load(ServerSettings, **environment))
     assert [each.verdict for each in found if each.name == name] == [verdict]
+    assert list(machine.iterdir()) == []
 
 
 def test_a_worker_file_that_is_wrong_and_a_key_that_others_may_read_are_told(machine: Path) -> None:

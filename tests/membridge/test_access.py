@@ -57,8 +57,8 @@ def test_health_is_open_and_counts_projects_and_agents(plane: Membridge) -> None
 def test_guessing_keys_is_slowed_down_and_whoever_uses_the_key_is_not(plane: Membridge) -> None:
     told(plane.get("/projects"))
     with httpx.Client(base_url=plane.url, headers={"X-MEMBRIDGE-ADMIN": "guess"}, trust_env=False) as stranger:
-        codes = [stranger.get("/projects").status_code for _ in range(13)]
-        assert set(codes[:11]) == {401} and codes[11:] == [429, 429]
+        codes = [stranger.get("/projects").status_code for _ in range(20)]
+        assert set(codes[:11]) == {401} and 429 in codes[11:]
         assert stranger.get("/health").status_code == 200
     assert told(plane.get("/projects")) == []
 

@@ -25,9 +25,13 @@ _NO_PROJECT = "0" * 16
 
 def settings_fit(settings: ServerSettings) -> list[Finding]:
     """Whether a runtime would start with these settings, and what is weak in them."""
-    url = settings.database_url or SecretStr("postgresql://localhost/bloom")
+    # What a runtime would have by then; with a secret given, none is made on the disk.
+    given = {
+        "database_url": settings.database_url or SecretStr("postgresql://localhost/bloom"),
+        "secret_key": settings.secret_key or SecretStr("the doctor's own, which seals nothing"),
+    }
     try:
-        build_app(settings.model_copy(update={"database_url": url}))
+        build_app(settings.model_copy(update=given))
     except ConfigurationError as error:
         return [Finding("runtime settings", "problem", error.message, "correct the setting that it names")]
     found: list[Finding] = []

@@ -6,18 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bloom.base.errors import BloomError, NotFound
+from bloom.base.errors import NotFound
 from bloom.base.roles import Role
 from bloom.cli.exits import ExitCode, report
+from bloom.cli.pages import read_pages
 from bloom.cli.session import parse, parse_list, run_command
 from bloom.cli.tables import Cell, print_table
-from bloom.cli.task_list import next_cursor
 from bloom.cli.terminal import ago, clean_line, print_json, short_duration
 from bloom.client import RuntimeClient, check_url, is_loopback, path_segment
 from bloom.keys.model import KeyState
 from bloom.keys.schemas import CreatedKey, KeyOut
-
-PAGE_SIZE = 200
 
 _STATE_COLOURS = {KeyState.ACTIVE: "green", KeyState.REVOKED: "red"}
 
@@ -65,7 +63,7 @@ def list_keys(runtime: str | None, *, everything: bool, as_json: bool) -> None:
     """Write the valid keys (or all) to stdout, newest first."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        answers = [item for item in await _read_all(client) if everything or _is_active(item)]
+        answers = [item for item in await read_pages(client, "/keys") if everything or _is_active(item)]
         if as_json:
             print_json(answers)
             return ExitCode.DONE
@@ -84,7 +82,7 @@ def revoke(runtime: str | None, names: list[str], *, as_json: bool) -> None:
     """Revoke each key by its id or name. The exit code is that of the first one there is none of; the others are revoked."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        keys = parse_list(KeyOut, await _read_all(client))
+        keys = parse_list(KeyOut, await read_pages(client, "/keys"))
         known = {key.name: key for key in keys} | {key.id: key for key in keys}
         worst = ExitCode.DONE
         outcomes: list[Any] = []
@@ -106,21 +104,6 @@ def revoke(runtime: str | None, names: list[str], *, as_json: bool) -> None:
         return worst
 
     run_command(runtime, command, as_json=as_json)
-
-
-async def _read_all(client: RuntimeClient) -> list[Any]:
-    found: list[Any] = []
-    params: dict[str, str | int] = {"limit": PAGE_SIZE}
-    while True:
-        answer, headers = await client.request_with_headers("GET", "/keys", params=params)
-        if not isinstance(answer, list):
-            raise BloomError("the runtime's answer is not understood", code="bad_answer")
-        page = cast("list[Any]", answer)
-        found += page
-        cursor = next_cursor(headers.get("link", ""))
-        if not page or cursor is None or cursor == params.get("cursor"):
-            return found
-        params["cursor"] = cursor
 
 
 def _is_active(item: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bloom import __version__
-from bloom.cli import db, key, membridge, sync, task, worker
+from bloom.cli import audit, db, key, membridge, sync, task, worker
 from bloom.cli.exits import EPILOG, ExitCode
 from bloom.cli.options import JsonOption
 from bloom.cli.serve import serve
@@ -59,6 +59,7 @@ app.add_typer(worker.app, name="worker")
 app.add_typer(key.app, name="key")
 app.add_typer(membridge.app, name="membridge")
 app.add_typer(sync.app, name="sync")
+app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 
 

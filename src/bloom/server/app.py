@@ -13,7 +13,9 @@ from fastapi.routing import iter_route_contexts
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.exporting import AuditExporter
 from bloom.audit.routes import audit_routes
+from bloom.audit.sealing import AuditSealer
 from bloom.audit.service import AuditService
 from bloom.base.errors import BloomError, ConfigurationError
 from bloom.base.settings import ServerSettings
@@ -134,14 +136,22 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
         )
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    blobs = open_blob_store(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
-        blobs=open_blob_store(settings),
+        blobs=blobs,
         max_output_bytes=settings.max_output_bytes,
         sealer=Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None),
         membridge=environment_of(settings),
+    )
+
+    sealer = AuditSealer(runtime.database)
+    exporter = (
+        AuditExporter(runtime.database, sealer, blobs, every_sec=settings.audit_export_sec)
+        if blobs is not None and settings.audit_export
+        else None
     )
 
     @asynccontextmanager
@@ -159,6 +169,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                     runtime.uploading,
                     runtime.retention,
                     runtime.worker_sync,
+                    sealer,
+                    exporter,
                     runtime.hub,
                     retention_days=settings.retention_days,
                 ),

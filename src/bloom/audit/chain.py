@@ -7,7 +7,7 @@ import json
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from bloom.audit.model import Seal
 
@@ -108,7 +108,7 @@ def check_lines(found: Findings, lines: Iterable[bytes]) -> Generator[None]:
     """Follow the chain through the lines of an export, on from what was `found` in an earlier part of it. Yields after each."""
     for text in lines:
         try:
-            _check_line(found, cast("Any", json.loads(text)))
+            _check_line(found, json.loads(text))
         except (ValueError, TypeError, KeyError, AttributeError):
             found.add(found.last_n + 1, None, "unreadable", "the line is not an entry of an export")
         yield

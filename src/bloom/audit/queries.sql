@@ -20,10 +20,11 @@ limit %(limit)s;
 -- them any more, however late its transaction commits.
 select id, at, action, entity_type, entity_id, actor, detail, tx::text as transaction
 from bloom.audit_log
-where (tx, id) > (%(tx)s::xid8, %(id)s) and tx < pg_snapshot_xmin(pg_current_snapshot())
+where (tx, id) > (%(tx)s::xid8, %(id)s) and tx < bloom.audit_horizon()
 order by tx, id
 limit %(limit)s;
 
 -- name: horizon
 -- The oldest transaction that is under way, and the next one that will begin.
-select pg_snapshot_xmin(pg_current_snapshot())::text as oldest, pg_snapshot_xmax(pg_current_snapshot())::text as next;
+select bloom.audit_horizon()::text as oldest,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint + bloom.audit_ahead() as next;

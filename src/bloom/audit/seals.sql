@@ -18,16 +18,16 @@ select id, tx::text as transaction, sha256(convert_to(concat(
            octet_length(convert_to(detail::text, 'UTF8')), ':', detail, ','), 'UTF8')) as digest
 from bloom.audit_log
 cross join lateral (
-    select case when isfinite(at) then (extract(epoch from at) * 1000000)::bigint::text else at::text end as micros) as m
+    select case when isfinite(at) then trunc(extract(epoch from at) * 1000000)::text else at::text end as micros) as m
 where (tx, id) > (%(tx)s::xid8, %(id)s)
-  and (tx, id) <= (coalesce(%(to_tx)s::xid8, pg_snapshot_xmin(pg_current_snapshot())), %(to_id)s)
+  and (tx, id) <= (coalesce(%(to_tx)s::xid8, bloom.audit_horizon()), %(to_id)s)
 order by tx, id
 limit %(limit)s;
 
 -- name: entries
 -- Entries by their ids, as text, as they are exported.
 select id as key, id::text, tx::text as transaction,
-       case when isfinite(at) then (extract(epoch from at) * 1000000)::bigint::text else at::text end as at,
+       case when isfinite(at) then trunc(extract(epoch from at) * 1000000)::text else at::text end as at,
        action, entity_type, entity_id, actor, detail::text as detail
 from bloom.audit_log
 where id = any(%(ids)s);

@@ -43,6 +43,14 @@ create trigger append_only before update or delete or truncate on bloom.audit_se
 alter table bloom.audit_log enable always trigger append_only;
 alter table bloom.audit_seals enable always trigger append_only;
 
+-- An entry's place in the log is the number of its transaction, then its id. After a restore into a server that has counted
+-- less transactions, these add how far the log is ahead of it (bloom.db.migrate.follow_the_log replaces two of them).
+create function bloom.audit_ahead() returns bigint immutable language sql as 'select 0::bigint';
+create function bloom.audit_tx() returns xid8 language sql as 'select pg_current_xact_id()';
+create function bloom.audit_horizon() returns xid8 stable language sql as
+    'select (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + bloom.audit_ahead())::text::xid8';
+alter table bloom.audit_log alter column tx set default bloom.audit_tx();
+
 create index audit_log_by_entity on bloom.audit_log (entity_id);
 -- For what is rare among these, and for spans of time. It costs writers nothing, unlike a B-tree for each.
 create index audit_log_ranges on bloom.audit_log using brin
@@ -52,6 +60,8 @@ create index audit_log_ranges on bloom.audit_log using brin
 DOWNGRADE = """
 drop index bloom.audit_log_by_entity, bloom.audit_log_ranges;
 drop trigger append_only on bloom.audit_log;
+alter table bloom.audit_log alter column tx set default pg_current_xact_id();
+drop function bloom.audit_tx(), bloom.audit_horizon(), bloom.audit_ahead();
 drop table bloom.audit_seals, bloom.audit_exports;
 drop function bloom.refuse_change();
 """

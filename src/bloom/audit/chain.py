@@ -68,7 +68,8 @@ def link(previous: bytes, of_entry: bytes) -> bytes:
 def line(n: int, entry: Mapping[str, str], previous: bytes, own: bytes) -> bytes:
     """The entry as a line of an export."""
     fields = {"n": n, **{name: entry[name] for name in FIELDS}, "previous": previous.hex(), "hash": own.hex()}
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # In ASCII: there are programs that take more characters than one for the end of a line.
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 def sealed_lines(seal: Seal, previous: bytes, entries: Mapping[int, Mapping[str, str]]) -> Generator[tuple[int, bytes]]:

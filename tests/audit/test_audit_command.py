@@ -173,6 +173,7 @@ TAMPERING: dict[str, tuple[Callable[[Lines], Lines], tuple[int, str]]] = {
     ),
     "no JSON": (lambda lines: [*lines[:99], b"{\n", *lines[99:]], (100, "unreadable")),
     "another JSON": (lambda lines: [*lines[:99], b"[1]\n", *lines[99:]], (100, "unreadable")),
+    "too deep": (lambda lines: [*lines[:99], b"[" * 100_000 + b"\n", *lines[99:]], (100, "unreadable")),
     "a number that is none": (lambda lines: [*lines[:99], edited(lines[99], n="100"), *lines[100:]], (100, "unreadable")),
     "a hash that is none": (lambda lines: [*lines[:99], edited(lines[99], hash="x"), *lines[100:]], (100, "unreadable")),
     "a lone surrogate": (

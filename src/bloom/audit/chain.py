@@ -83,12 +83,14 @@ def sealed_lines(seal: Seal, previous: bytes, entries: Mapping[int, Mapping[str,
 
 def check_seal(found: Findings, seal: Seal, rows: Mapping[int, bytes]) -> None:
     """Hold the seal that comes next, and `rows` (digests by id, in order) found in its place, against the chain so far."""
-    if seal.first_n != found.last_n + 1:
-        found.add(found.last_n + 1, None, "seal", "the seals of entries before this one are missing")
+    gap = seal.first_n != found.last_n + 1
+    if gap:
+        found.add(found.last_n + 1, None, "seal", f"there is no seal of the entries before number {seal.first_n}")
+        rows = {entry_id: rows[entry_id] for entry_id in seal.ids if entry_id in rows}
     own = found.hash
     for of_entry in rows.values():
         own = link(own, of_entry)
-    if own != seal.hash or list(rows) != seal.ids:
+    if gap or own != seal.hash or list(rows) != seal.ids:
         before = found.broken
         for index, entry_id in enumerate(seal.ids):
             n, of_entry = seal.first_n + index, rows.get(entry_id)
@@ -96,9 +98,9 @@ def check_seal(found: Findings, seal: Seal, rows: Mapping[int, bytes]) -> None:
                 found.add(n, entry_id, "removed", "the entry is not in its place")
             elif not of_entry.startswith(seal.marks[index * MARK_BYTES : (index + 1) * MARK_BYTES]):
                 found.add(n, entry_id, "changed", "the entry is not what was sealed")
-        for entry_id in rows.keys() - set(seal.ids):
+        for entry_id in sorted(rows.keys() - set(seal.ids)):
             found.add(seal.first_n, entry_id, "added", "the entry was not there when its neighbours were sealed")
-        if found.broken == before:
+        if found.broken == before and not gap:
             found.add(seal.first_n, None, "seal", "the seal of the entries from this one on was changed")
     found.first_n = found.first_n or seal.first_n
     found.count += len(rows)
@@ -110,7 +112,7 @@ def check_lines(found: Findings, lines: Iterable[bytes]) -> Generator[None]:
     for text in lines:
         try:
             _check_line(found, json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             found.add(found.last_n + 1, None, "unreadable", "the line is not an entry of an export")
         yield
 

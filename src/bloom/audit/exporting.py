@@ -14,7 +14,7 @@ from bloom.db.pool import Database
 MOST_ENTRIES = 50_000
 """A file has about so many: some 25 MB."""
 
-FINISH_SEC = 3.0
+FINISH_SEC = 2.0
 """So long the end of a process may wait for the object store; the next one goes on."""
 
 _log = logging.getLogger(__name__)

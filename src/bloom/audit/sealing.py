@@ -1,5 +1,7 @@
 """The sealer of the audit log: it follows the writers, who do not know of it."""
 
+import asyncio
+
 from bloom.audit import chain, store
 from bloom.audit.model import Position, Seal
 from bloom.db.pool import Database
@@ -19,7 +21,9 @@ class AuditSealer:
         later, so the order is final. Of several processes one does it, and the others leave it to that one.
         """
         sealed = 0
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             async with self._database.transaction() as connection:
                 if not await store.lock_chain(connection):
                     return sealed
@@ -31,6 +35,8 @@ class AuditSealer:
             sealed += len(rows)
             if len(rows) < MOST_ENTRIES:
                 return sealed
+            # A log that never was sealed may have millions of entries: as much rest as work, beside the traffic.
+            await asyncio.sleep(loop.time() - began)
 
 
 def _next_seal(last: Seal | None, rows: list[tuple[Position, bytes]]) -> Seal:

@@ -30,8 +30,8 @@ SWEEP_EVERY_SEC = 60.0
 FOLD_EVERY_SEC = 5.0
 PRUNE_EVERY_SEC = 300.0
 SEAL_EVERY_SEC = 5.0
-EXPORT_AT_LEAST_EVERY_SEC = 15.0
-"""Looks whether a file is due, or was left unwritten by another process."""
+LOOK_FOR_EXPORTS_EVERY_SEC = 15.0
+"""Whether a file is due, or was left unwritten by another process."""
 
 DUE_AT_LEAST_EVERY_SEC = 5.0
 """Also the fallback for a lost notification: whoever waits for a task looks again then."""
@@ -83,7 +83,7 @@ async def maintain(
             group.create_task(every(PRUNE_EVERY_SEC, "pruning", prune))
             group.create_task(every(SEAL_EVERY_SEC, "sealing the audit log", sealer.seal))
             if exporter is not None:
-                often = min(exporter.every_sec, EXPORT_AT_LEAST_EVERY_SEC)
+                often = min(exporter.every_sec, LOOK_FOR_EXPORTS_EVERY_SEC)
                 group.create_task(every(often, "exporting the audit log", exporter.export))
             group.create_task(_due_on_time(wake_due, hub))
             group.create_task(_sync_on_time(sync, hub))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -102,11 +101,6 @@ def test_a_hash_that_the_chain_does_not_have_is_found(log: FreshDatabase, export
 def test_a_database_that_does_not_answer_is_exit_code_4(tmp_path: Path) -> None:
     away = run(None, "verify", DATABASE_URL=f"postgresql:///nothing?host={tmp_path}")
     assert away.exit_code == 4 and str(tmp_path) not in away.stderr
-
-
-def test_the_embedded_database_is_verified_too(made_database: Path, tmp_path: Path) -> None:
-    shutil.copytree(made_database, tmp_path / "data")
-    assert told(None, BLOOM_DATA_DIR=str(tmp_path / "data"))["ok"] is True
 
 
 def test_an_export_has_every_sealed_entry_once_and_verifies_without_a_database(

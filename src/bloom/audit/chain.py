@@ -102,9 +102,11 @@ def check_seal(found: Findings, seal: Seal, rows: Mapping[int, bytes]) -> None:
             found.add(seal.first_n, entry_id, "added", "the entry was not there when its neighbours were sealed")
         if found.broken == before and not gap:
             found.add(seal.first_n, None, "seal", "the seal of the entries from this one on was changed")
+        else:  # the entries are not what was sealed: the seal tells what follows
+            own = seal.hash
     found.first_n = found.first_n or seal.first_n
     found.count += len(rows)
-    found.last_n, found.hash = seal.last_n, seal.hash
+    found.last_n, found.hash = seal.last_n, own
 
 
 def check_lines(found: Findings, lines: Iterable[bytes]) -> Generator[None]:

@@ -1,7 +1,8 @@
 """A log that was restored into a server that counts transactions from elsewhere goes on behind its last entry."""
 
-import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Literal
 from tests.audit.logs import fill, problems, seal, verdict
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, StartReplica
@@ -13,11 +14,14 @@ from bloom.db.migrate import upgrade
 
 def count_from(database: FreshDatabase, ahead: int) -> None:
     """Number the transactions as a server would that had begun `ahead` more."""
-    database.edit(
-        f"create or replace function bloom.audit_ahead() returns bigint immutable language sql as 'select {ahead}::bigint'"
-    )  # pyright: ignore[reportArgumentType]
-    database.edit("""create or replace function bloom.audit_tx() returns xid8 language sql as
-        'select (pg_current_xact_id()::text::bigint + bloom.audit_ahead())::text::xid8'""")
+    with database.connect() as owner:
+        owner.execute(
+            SQL(
+                "create or replace function bloom.audit_ahead() returns bigint immutable language sql as 'select {}'"
+            ).format(Literal(ahead))
+        )
+        owner.execute("""create or replace function bloom.audit_tx() returns xid8 language sql as
+            'select (pg_current_xact_id()::text::bigint + bloom.audit_ahead())::text::xid8'""")
 
 
 def restore_from_a_server_far_ahead(database: FreshDatabase) -> None:
@@ -68,18 +72,16 @@ def test_a_second_start_changes_nothing(database: FreshDatabase) -> None:
     assert database.value("select bloom.audit_ahead()") == ahead > 900_000_000
 
 
-def test_who_does_not_own_the_schema_is_told_whom_to_ask(
-    database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_does_not_own_the_schema_is_told_whom_to_ask(database: FreshDatabase) -> None:
     restore_from_a_server_far_ahead(database)
     with database.connect() as owner:
         owner.execute("create role bloom_guest login password 'guest'")
         try:
             owner.execute("grant usage on schema bloom to bloom_guest")
             owner.execute("grant select on all tables in schema bloom to bloom_guest")
-            address = psycopg.conninfo.conninfo_to_dict(database.url) | {"user": "bloom_guest", "password": "guest"}
+            address = conninfo_to_dict(database.url) | {"user": "bloom_guest", "password": "guest"}
             with pytest.raises(ConfigurationError, match="bloom db upgrade"):
-                upgrade(psycopg.conninfo.make_conninfo(**address))
+                upgrade(make_conninfo(**address))
         finally:
             owner.execute("drop owned by bloom_guest")
             owner.execute("drop role bloom_guest")

@@ -221,6 +221,11 @@ class AppThread:
             runner.run(self._server.serve(sockets=[self._listener]))
 
 
+def _secret(environment: Mapping[str, str]) -> dict[str, str]:
+    """The secret of the installation where the test names no data directory to keep one in: not that of the checkout."""
+    return {} if "BLOOM_DATA_DIR" in environment else {"BLOOM_SECRET_KEY": "the secret of the tests"}
+
+
 class Replica(Api):
     """The real app under a real server on a free port of loopback, in a thread.
 
@@ -229,7 +234,8 @@ class Replica(Api):
     """
 
     def __init__(self, database_url: str, *, maintenance: bool = False, **environment: str) -> None:
-        values = {"DATABASE_URL": database_url, "BLOOM_RATE_LIMIT": "off", "BLOOM_DB_POOL_SIZE": "4", **environment}
+        values = {"DATABASE_URL": database_url, "BLOOM_RATE_LIMIT": "off", "BLOOM_DB_POOL_SIZE": "4"}
+        values |= _secret(environment) | environment
         app, stopping = build_app(load(ServerSettings, **values))
         self.services: Runtime = app.state.runtime
         self._served = AppThread(app, stopping)
@@ -309,6 +315,7 @@ class Served(Api):
             "DATABASE_URL": database_url,
             "BLOOM_RATE_LIMIT": "off",
             "PYTHONUNBUFFERED": "1",
+            **_secret(environment),
             **environment,
         }
         self.log = log

@@ -227,10 +227,10 @@ def test_what_is_read_before_a_revocation_is_not_remembered_after_it(
     named = keyed.services.ring
     key = create_key(keyed, Role.READER)["key"].encode()
     read, go_on = asyncio.Event(), asyncio.Event()
-    look_up = store.valid_by_digests
+    look_up = store.find_valid
 
-    async def slow_look_up(connection: Connection, digests: Any, *, now: Any) -> Any:
-        found = await look_up(connection, digests, now=now)
+    async def slow_look_up(connection: Connection, digests: Any, ids: Any, *, now: Any) -> Any:
+        found = await look_up(connection, digests, ids, now=now)
         read.set()
         await go_on.wait()
         return found
@@ -243,7 +243,7 @@ def test_what_is_read_before_a_revocation_is_not_remembered_after_it(
         go_on.set()
         assert await finding is not None
 
-    monkeypatch.setattr(store, "valid_by_digests", slow_look_up)
+    monkeypatch.setattr(store, "find_valid", slow_look_up)
     keyed.run(find_while_it_is_revoked())
     assert keyed.run(named.find(key)) is None
 

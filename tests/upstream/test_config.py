@@ -189,12 +189,10 @@ def test_a_key_that_cannot_be_read_is_told_and_can_be_entered_again(
     assert told(runtime.post("/test-connection"))["connected"]
 
 
-def test_where_no_secret_can_be_kept_nothing_is_saved(start_replica: StartReplica, tmp_path: Path) -> None:
+def test_where_no_secret_can_be_kept_no_runtime_starts(start_replica: StartReplica, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    runtime = start_replica(BLOOM_DATA_DIR=str(tmp_path / "file"))
-    answer = runtime.post("/config", {"membridge_server_url": "http://m.example", "admin_key": KEY})
-    assert refused(answer, 503) == "secret_key_unavailable" and str(tmp_path) not in answer.text
-    assert config(runtime)["membridge_server_url"] == "http://127.0.0.1:8000"
+    with pytest.raises(ConfigurationError, match=r"BLOOM_DATA_DIR.*BLOOM_SECRET_KEY"):
+        start_replica(BLOOM_DATA_DIR=str(tmp_path / "file"))
 
 
 def test_saving_is_audited_without_the_key(runtime: Replica) -> None:

@@ -62,6 +62,9 @@ class Named:
     async def find(self, presented: bytes) -> Principal | None:
         return Principal("ci", Role.ADMIN) if presented == b"named" else None
 
+    async def find_subject(self, subject: str) -> Principal | None:
+        return None
+
 
 async def test_another_key_ring_can_be_plugged_in() -> None:
     serving = Serving()

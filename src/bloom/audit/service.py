@@ -32,6 +32,12 @@ class AuditService:
         async with self._database.transaction() as connection:
             return await store.page(connection, wanted, before=before, limit=limit)
 
+    async def last_id(self) -> int:
+        """The id of the newest entry, 0 for none: another one after each change."""
+        async with self._database.transaction() as connection:
+            found = await store.page(connection, EVERY_ENTRY, before=None, limit=1)
+        return found[0].id if found else 0
+
     async def position(self, after: Position | None) -> Position:
         """Where a follower begins: `after`, or now. Raises InvalidInput for a position that this database has not reached."""
         async with self._database.transaction() as connection:

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Literal
 from bloom.base.errors import BloomError, ConfigurationError
 from bloom.db.pool import CONNECT_TIMEOUT_SEC, database_unavailable
 
-HEAD = "0006"
+HEAD = "0013"
 """The newest revision this release knows; a test holds it against the revision files."""
 
 ADVISORY_LOCK = 0x626C6F6F6D  # "bloom"

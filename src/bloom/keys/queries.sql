@@ -37,12 +37,12 @@ where seq < coalesce(%(before)s, 9223372036854775807)
 order by seq desc
 limit %(limit)s;
 
--- name: valid_by_digests
--- Those of these keys that are valid now, and for how long they stay so if nobody revokes them.
+-- name: find_valid
+-- Those of the keys with these digests or ids that are valid now, and for how long they stay so if nobody revokes them.
 select digest, id, name, role, worker_name,
        extract(epoch from expires_at - coalesce(%(now)s::timestamptz, now()))::float8 as seconds_left
 from bloom.keys
-where digest = any(%(digests)s) and revoked_at is null and used_up_at is null
+where (digest = any(%(digests)s) or id = any(%(ids)s)) and revoked_at is null and used_up_at is null
   and (expires_at is null or expires_at > coalesce(%(now)s::timestamptz, now()));
 
 -- name: valid_of

@@ -24,6 +24,8 @@ REMEMBERED_SEC = 5.0
 
 MOST_REMEMBERED = 4096
 
+_SUBJECT = "key:"
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,8 +43,8 @@ class NamedKeyRing:
         self._hub = hub
         self._clock = clock
         # One query at a time, whatever number of strange keys is shown.
-        self._lookups: Batcher[bytes, ValidKey | None] = Batcher("find keys", self._find_many)
-        self._remembered: dict[bytes, _Remembered] = {}
+        self._lookups: Batcher[bytes | KeyId, ValidKey | None] = Batcher("find keys", self._find_many)
+        self._remembered: dict[bytes | KeyId, _Remembered] = {}
         self._forgotten = 0
         self._used: set[KeyId] = set()
         # Of keys that somebody still uses: requests under way hold the events, and so does what is remembered.
@@ -53,12 +55,18 @@ class NamedKeyRing:
         key = presented.decode("latin-1")
         if not has_form_of_key(key):
             return None
-        digest = key_digest(key)
-        known = self._remembered.get(digest)
+        return await self._find(key_digest(key))
+
+    async def find_subject(self, subject: str) -> Principal | None:
+        """Who holds the key that this subject stands for, as `find` does. Raises Unavailable."""
+        return await self._find(KeyId(subject.removeprefix(_SUBJECT))) if subject.startswith(_SUBJECT) else None
+
+    async def _find(self, wanted: bytes | KeyId) -> Principal | None:
+        known = self._remembered.get(wanted)
         if known is not None and known.until > self._clock():
             return known.principal
         asked_at, forgotten = self._clock(), self._forgotten
-        found = await self._lookups.submit(digest)
+        found = await self._lookups.submit(wanted)
         if found is None:
             return None
         principal = self._principal(found)
@@ -66,7 +74,7 @@ class NamedKeyRing:
         # What was read before a revocation must not be remembered after it.
         if forgotten == self._forgotten:
             left = REMEMBERED_SEC if found.seconds_left is None else min(found.seconds_left, REMEMBERED_SEC)
-            self._remember(digest, _Remembered(principal, asked_at + left))
+            self._remember(wanted, _Remembered(principal, asked_at + left))
         return principal
 
     async def follow(self) -> None:
@@ -97,10 +105,12 @@ class NamedKeyRing:
             if key_id not in valid:
                 withdrawn.set()
 
-    async def _find_many(self, digests: Sequence[bytes]) -> Sequence[ValidKey | None]:
+    async def _find_many(self, wanted: Sequence[bytes | KeyId]) -> Sequence[ValidKey | None]:
+        digests = [each for each in wanted if isinstance(each, bytes)]
+        ids = [each for each in wanted if not isinstance(each, bytes)]
         async with self._database.transaction() as connection:
-            found = await store.valid_by_digests(connection, digests, now=None)
-        return [found.get(digest) for digest in digests]
+            found = await store.find_valid(connection, digests, ids, now=None)
+        return [found.get(each) for each in wanted]
 
     def _principal(self, key: ValidKey) -> Principal:
         withdrawn = self._withdrawals.get(key.id)
@@ -108,10 +118,10 @@ class NamedKeyRing:
             withdrawn = self._withdrawals[key.id] = asyncio.Event()
         # A join token is for a worker, but speaks for none.
         worker_id = WorkerId(key.worker_name) if key.role is Role.WORKER and key.worker_name is not None else None
-        return Principal(key_actor(key.name), key.role, worker_id, withdrawn)
+        return Principal(key_actor(key.name), key.role, worker_id, withdrawn, f"{_SUBJECT}{key.id}")
 
-    def _remember(self, digest: bytes, known: _Remembered) -> None:
-        self._remembered.pop(digest, None)
+    def _remember(self, wanted: bytes | KeyId, known: _Remembered) -> None:
+        self._remembered.pop(wanted, None)
         if len(self._remembered) >= MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[digest] = known
+        self._remembered[wanted] = known

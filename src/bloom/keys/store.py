@@ -88,17 +88,16 @@ async def page(connection: Connection, *, before: int | None, limit: int, now: d
     ]
 
 
-async def valid_by_digests(
-    connection: Connection, digests: Sequence[bytes], *, now: datetime | None
-) -> dict[bytes, ValidKey]:
-    """The valid ones among the keys of these digests."""
-    rows = await fetch_all(connection, _SQL["valid_by_digests"], {"digests": list(digests), "now": now})
-    return {
-        bytes(row["digest"]): ValidKey(
-            row["id"], row["name"], Role(row["role"]), row["worker_name"], row["seconds_left"]
-        )
-        for row in rows
-    }
+async def find_valid(
+    connection: Connection, digests: Sequence[bytes], ids: Sequence[KeyId], *, now: datetime | None
+) -> dict[bytes | KeyId, ValidKey]:
+    """The valid ones among the keys of these digests and of these ids, each by what it was asked for."""
+    rows = await fetch_all(connection, _SQL["find_valid"], {"digests": list(digests), "ids": list(ids), "now": now})
+    found: dict[bytes | KeyId, ValidKey] = {}
+    for row in rows:
+        key = ValidKey(row["id"], row["name"], Role(row["role"]), row["worker_name"], row["seconds_left"])
+        found[bytes(row["digest"])] = found[key.id] = key
+    return found
 
 
 async def valid_of(connection: Connection, ids: Iterable[KeyId], *, now: datetime | None) -> set[KeyId]:

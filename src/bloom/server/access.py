@@ -16,7 +16,6 @@ EVERYBODY = Rule(frozenset(Role), strangers=True)
 ADMINS = Rule(frozenset({Role.ADMIN}))
 SUBMITTERS = Rule(_SUBMITTERS)
 READERS = Rule(_READERS)
-PAGES = Rule(_READERS, strangers=True)
 READERS_AND_ITS_WORKER = Rule(_READERS | {Role.WORKER}, Reach.OWN_NAME)
 READERS_AND_ITS_HOLDER = Rule(_READERS | {Role.WORKER}, Reach.TASKS_IT_HELD)
 ITS_WORKER = Rule(_WORKERS, Reach.OWN_NAME)
@@ -24,9 +23,16 @@ ITS_HOLDER = Rule(_WORKERS, Reach.FENCED)
 JOINING = Rule(frozenset({Role.ADMIN, Role.JOIN}))
 
 RULES: Mapping[tuple[str, str], Rule] = {
-    ("GET", "/"): PAGES,
-    ("GET", "/style.css"): EVERYBODY,
+    # Pages
+    ("GET", "/static/{name}"): EVERYBODY,
+    ("GET", "/sign-in"): EVERYBODY,
+    ("POST", "/sign-in"): EVERYBODY,
+    ("POST", "/sign-out"): EVERYBODY,
+    ("POST", "/language"): EVERYBODY,
+    ("GET", "/"): READERS,
+    ("GET", "/live/"): READERS,
     ("GET", f"{API}/health"): EVERYBODY,
+    ("GET", "/metrics"): EVERYBODY,  # it has a key of its own, or answers to this machine alone
     ("GET", f"{API}/openapi.json"): READERS,
     ("HEAD", f"{API}/openapi.json"): READERS,
     # Tasks

@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from fastapi.routing import iter_route_contexts
 
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
@@ -17,7 +15,7 @@ from bloom.audit.exporting import AuditExporter
 from bloom.audit.routes import audit_routes
 from bloom.audit.sealing import AuditSealer
 from bloom.audit.service import AuditService
-from bloom.base.errors import BloomError, ConfigurationError
+from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
 from bloom.blobs.interface import BlobStore
 from bloom.blobs.open import open_blob_store
@@ -28,11 +26,13 @@ from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
 from bloom.server.access import API, MEMBRIDGE, RULES
 from bloom.server.maintenance import maintain
+from bloom.server.metrics import Gauges, RequestObserver, metrics_routes
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
 from bloom.tasks.routes.reading import reading_routes
 from bloom.tasks.routes.streams import stream_routes
 from bloom.tasks.routes.workers import work_routes
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.completing import CompletionService
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.granting import GrantService
@@ -41,7 +41,11 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
-from bloom.ui.routes import ui_routes
+from bloom.telemetry.tracing import begin_tracing, end_tracing
+from bloom.ui.error_pages import ErrorPagesMiddleware
+from bloom.ui.live import LiveRegions
+from bloom.ui.pages import Pages
+from bloom.ui.routes import Services, ui_routes
 from bloom.upstream.client import MembridgeClient
 from bloom.upstream.health import LinkHealth
 from bloom.upstream.model import Environment
@@ -51,8 +55,10 @@ from bloom.upstream.service import ConnectionService, environment_of
 from bloom.upstream.syncing import WorkerSync
 from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
+from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
 from bloom.web.install import install_web
+from bloom.web.sessions import Sessions
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
 
@@ -72,6 +78,7 @@ class Runtime:
     workers: WorkerService
     artifacts: ArtifactService
     tasks: TaskService
+    activity: ActivityService
     granting: GrantService
     holding: HoldingService
     completing: CompletionService
@@ -112,6 +119,7 @@ def build_runtime(
         workers=workers,
         artifacts=artifacts,
         tasks=tasks,
+        activity=ActivityService(database),
         granting=GrantService(database, hub),
         holding=HoldingService(database, signs),
         completing=CompletionService(database, artifacts, signs),
@@ -137,22 +145,31 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         )
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
     blobs = open_blob_store(settings)
+    sealer = sealer_of(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
         blobs=blobs,
         max_output_bytes=settings.max_output_bytes,
-        sealer=Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None),
+        sealer=sealer,
         membridge=environment_of(settings),
     )
 
-    sealer = AuditSealer(runtime.database)
+    audit_sealer = AuditSealer(runtime.database)
     exporter = (
-        AuditExporter(runtime.database, sealer, blobs, every_sec=settings.audit_export_sec)
+        AuditExporter(runtime.database, audit_sealer, blobs, every_sec=settings.audit_export_sec)
         if blobs is not None and settings.audit_export
         else None
     )
+    gauges = Gauges(
+        runtime.database,
+        runtime.tasks,
+        runtime.workers,
+        runtime.connections.health,
+        has_store=runtime.artifacts.has_store,
+    )
+    begin_tracing(settings.otlp_endpoint, "bloom-runtime")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -161,15 +178,17 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             asyncio.create_task(runtime.hub.run(), name="hub"),
             asyncio.create_task(runtime.ring.follow(), name="keys"),
             asyncio.create_task(runtime.granting.watch.run(), name="claims"),
+            asyncio.create_task(gauges.measure_forever(), name="measuring"),
             asyncio.create_task(
                 maintain(
                     runtime.tasks,
+                    runtime.activity,
                     runtime.holding,
                     runtime.artifacts,
                     runtime.uploading,
                     runtime.retention,
                     runtime.worker_sync,
-                    sealer,
+                    audit_sealer,
                     exporter,
                     runtime.hub,
                     retention_days=settings.retention_days,
@@ -185,6 +204,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                 with suppress(asyncio.CancelledError):
                     await task
             await runtime.database.close()
+            await asyncio.to_thread(end_tracing)
 
     app = FastAPI(
         title="BLOOM Runtime",
@@ -207,22 +227,30 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         config_routes(runtime.connections),
         key_routes(runtime.keys, asked_for=settings.auth_required),
     )
+    keys = _key_ring(settings, runtime)
+    sessions = _sessions(settings, sealer)
+    observer = RequestObserver()
     stopping = install_web(
         app,
         settings,
-        keys=_key_ring(settings, runtime),
+        keys=keys,
         rules=RULES,
         require_held=runtime.holding.require_held,
         exempt_body=is_upload,
         direct=(API, routers),
+        sessions=sessions,
+        observe=observer.observe,
     )
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
-    app.include_router(ui_routes(runtime.tasks, runtime.workers))
+    _add_pages(app, settings, runtime, sessions, keys)
+    app.include_router(
+        metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
+    )
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
-    deque(iter_route_contexts(app.routes), maxlen=0)
+    observer.learn(app.routes)
     return app, stopping
 
 
@@ -231,6 +259,35 @@ def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
     if settings.api_key is None:
         return None
     return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
+
+
+def sealer_of(settings: ServerSettings) -> Sealer:
+    """What keeps the secrets of this installation."""
+    return Sealer(settings.data_dir, settings.secret_key.get_secret_value() if settings.secret_key else None)
+
+
+def _sessions(settings: ServerSettings, sealer: Sealer) -> Sessions:
+    try:
+        secret = sealer.derive("sessions")
+    except Unavailable as error:
+        raise ConfigurationError(error.message) from None
+    return Sessions(secret, None if settings.api_key is None else settings.api_key.get_secret_value())
+
+
+def _add_pages(
+    app: FastAPI, settings: ServerSettings, runtime: Runtime, sessions: Sessions, keys: KeyRings | None
+) -> None:
+    pages = Pages(
+        base=parse_base_path(settings.base_path),
+        sessions=sessions,
+        asks_for_keys=keys is not None,
+        regions=LiveRegions(runtime.hub, runtime.audit.last_id),
+    )
+    services = Services(
+        tasks=runtime.tasks, activity=runtime.activity, workers=runtime.workers, connections=runtime.connections
+    )
+    app.include_router(ui_routes(pages, services, keys))
+    app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 
 def _add_health(app: FastAPI, runtime: Runtime) -> None:

@@ -15,6 +15,7 @@ from bloom.audit.model import RETENTION
 from bloom.audit.sealing import AuditSealer
 from bloom.base.errors import BloomError
 from bloom.db.hub import CONNECTION, DUE, QUEUE, Hub
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
@@ -28,6 +29,7 @@ MARK_SILENT_EVERY_SEC = 5.0
 MOVE_EVERY_SEC = 15.0
 SWEEP_EVERY_SEC = 60.0
 FOLD_EVERY_SEC = 5.0
+ACTIVITY_EVERY_SEC = 2.0
 PRUNE_EVERY_SEC = 300.0
 SEAL_EVERY_SEC = 5.0
 LOOK_FOR_EXPORTS_EVERY_SEC = 15.0
@@ -46,6 +48,7 @@ _log = logging.getLogger(__name__)
 
 async def maintain(
     tasks: TaskService,
+    activity: ActivityService,
     holding: HoldingService,
     artifacts: ArtifactService,
     uploads: UploadService,
@@ -80,6 +83,8 @@ async def maintain(
             group.create_task(every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
             group.create_task(every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
             group.create_task(every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
+            group.create_task(every(ACTIVITY_EVERY_SEC, "folding activity", activity.fold))
+            group.create_task(every(PRUNE_EVERY_SEC, "forgetting activity", activity.forget))
             group.create_task(every(PRUNE_EVERY_SEC, "pruning", prune))
             group.create_task(every(SEAL_EVERY_SEC, "sealing the audit log", sealer.seal))
             if exporter is not None:

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from bloom.base.lifeline import lifeline
 from bloom.base.logging import configure_logging
 from bloom.base.settings import ServerSettings, load
+from bloom.db.installation import claim_secret
 from bloom.db.migrate import upgrade
 from bloom.db.pool import check_url
-from bloom.server.app import build_app
+from bloom.server.app import build_app, sealer_of
 from bloom.server.listening import BACKLOG, open_given_or_own
 from bloom.web.disconnect import Stopping
 
@@ -54,7 +55,7 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     Raises ConfigurationError for bad settings or a port that cannot be had.
     """
     settings = load(ServerSettings)
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings)
     check_database_url(settings)
     if reload:
         from bloom.server.reloading import serve_reloading
@@ -63,8 +64,11 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
         return
     sock = open_given_or_own(settings, fd=fd, host=host, port=port)
     app, stopping = build_app(settings)
-    if settings.database_url is not None and (applied := upgrade(settings.database_url.get_secret_value())):
-        _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        if applied := upgrade(url):
+            _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
+        claim_secret(url, sealer_of(settings).derive("mark"))
     run_server(app, stopping, sock, lifeline_fd)
 
 

@@ -1,52 +1,45 @@
-"""The page at `/`: what the fleet is doing, readable without JavaScript."""
+"""All pages, from the services that the API uses too."""
 
-from datetime import UTC, datetime
-from importlib.resources import files
+from dataclasses import dataclass
 
-from fastapi import APIRouter, Request, Response
-from jinja2 import Environment, PackageLoader, select_autoescape
-from starlette.responses import HTMLResponse
+from fastapi import APIRouter, Response
 
-from bloom import __version__
+from bloom.base.errors import NotFound
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.tasks import TaskService
-from bloom.web.auth import principal_of
-from bloom.workers.schemas import Board
+from bloom.ui.assets import assets
+from bloom.ui.overview import overview_routes
+from bloom.ui.pages import Pages
+from bloom.ui.sign_in import sign_in_routes
+from bloom.upstream.service import ConnectionService
+from bloom.web.auth import KeyRing
 from bloom.workers.service import WorkerService
 
-RECENT = 20
+_A_YEAR = "public, max-age=31536000, immutable"
 
 
-def _ago(moment: datetime) -> str:
-    """How long ago `moment` was, in the largest fitting unit."""
-    seconds = max(int((datetime.now(UTC) - moment).total_seconds()), 0)
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What pages show and do comes from these."""
+
+    tasks: TaskService
+    activity: ActivityService
+    workers: WorkerService
+    connections: ConnectionService
 
 
-def ui_routes(tasks: TaskService, workers: WorkerService) -> APIRouter:
-    """The router at the root. Who shows no key where one is needed sees only that the runtime is there."""
-    pages = Environment(loader=PackageLoader("bloom.ui"), autoescape=select_autoescape(default=True))
-    pages.filters["ago"] = _ago
-    pages.filters["board"] = Board.model_validate
-    style = files("bloom.ui").joinpath("style.css").read_text(encoding="utf-8")
+def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRouter:
+    """The router at the root. `keys` None: development mode."""
     router = APIRouter(include_in_schema=False)
+    router.include_router(sign_in_routes(pages, keys))
+    router.include_router(
+        overview_routes(pages, services.tasks, services.activity, services.workers, services.connections.health)
+    )
 
-    @router.get("/")
-    async def overview(request: Request) -> Response:
-        if principal_of(request.scope) is None:
-            return HTMLResponse(pages.get_template("closed.html").render(version=__version__))
-        page = pages.get_template("overview.html").render(
-            stats=await tasks.stats(),
-            workers=await workers.all(),
-            tasks=await tasks.page(status=None, before=None, limit=RECENT),
-            version=__version__,
-        )
-        return HTMLResponse(page)
-
-    @router.get("/style.css")
-    async def stylesheet() -> Response:
-        return Response(style, media_type="text/css", headers={"Cache-Control": "max-age=300"})
+    @router.get("/static/{name}")
+    async def static(name: str) -> Response:
+        if (asset := assets().get(name)) is None:
+            raise NotFound("There is no such file.", code="not_found")
+        return Response(asset.content, media_type=asset.media_type, headers={"Cache-Control": _A_YEAR})
 
     return router

@@ -5,9 +5,11 @@ first use. What a secret is for is authenticated with it: moved to another row o
 """
 
 import hashlib
+import hmac
 import os
 import secrets
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -31,15 +33,11 @@ class Sealer:
     def seal(self, text: str, purpose: str) -> bytes:
         """`text`, sealed for `purpose`. Raises Unavailable (`secret_key_unavailable`) when no key file can be made."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        try:
-            cipher = self._cipher(self._secret or self._read() or self._make())
-        except (OSError, ValueError):
-            raise Unavailable(
-                "The secret can be stored nowhere: the data directory cannot be used. Set BLOOM_DATA_DIR to one that can, "
-                "or BLOOM_SECRET_KEY.",
-                code="secret_key_unavailable",
-            ) from None
-        return nonce + cipher.encrypt(nonce, text.encode(), purpose.encode())
+        return nonce + self._cipher(self._own()).encrypt(nonce, text.encode(), purpose.encode())
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes of the secret for `purpose`, which tell nothing of others. Raises Unavailable as `seal` does."""
+        return hmac.digest(_derived(self._own()), purpose.encode(), "sha256")
 
     def unseal(self, sealed: bytes, purpose: str) -> str | None:
         """What was sealed for `purpose`; None when it was sealed with another key or for something else."""
@@ -51,8 +49,19 @@ class Sealer:
 
     def _cipher(self, secret: bytes) -> AESGCM:
         if self._derived is None or self._derived[0] != secret:
-            self._derived = (secret, AESGCM(hashlib.scrypt(secret, salt=_SALT, n=2**14, r=8, p=1, dklen=32)))
+            self._derived = (secret, AESGCM(_derived(secret)))
         return self._derived[1]
+
+    def _own(self) -> bytes:
+        """The secret, made where there is none yet."""
+        try:
+            return self._secret or self._read() or self._make()
+        except (OSError, ValueError):
+            raise Unavailable(
+                "The secret can be stored nowhere: the data directory cannot be used. Set BLOOM_DATA_DIR to one that can, "
+                "or BLOOM_SECRET_KEY.",
+                code="secret_key_unavailable",
+            ) from None
 
     def _read(self) -> bytes:
         """The content of the key file; empty when there is none."""
@@ -80,3 +89,8 @@ class Sealer:
         if not (secret := self._read()):
             raise ValueError("the key file is empty")
         return secret
+
+
+@lru_cache(maxsize=4)
+def _derived(secret: bytes) -> bytes:
+    return hashlib.scrypt(secret, salt=_SALT, n=2**14, r=8, p=1, dklen=32)

@@ -29,16 +29,18 @@ _OPEN = frozenset({_HEALTH, ("POST", "/api/runtime/test-connection")})
 class Principal:
     """Who calls, by the name that the audit log shows. A worker's key speaks for `worker_id` alone.
 
-    `withdrawn` is set when the key stops being valid while requests of it are under way.
+    `withdrawn` is set when the key stops being valid while requests of it are under way. By `subject` a session finds its
+    holder again; it is no secret.
     """
 
     name: str
     role: Role
     worker_id: WorkerId | None = None
     withdrawn: asyncio.Event | None = field(default=None, compare=False, repr=False)
+    subject: str = field(default="", compare=False)
 
 
-ADMIN = Principal("admin", Role.ADMIN)
+ADMIN = Principal("admin", Role.ADMIN, subject="admin")
 LOCAL = Principal("local", Role.ADMIN)
 
 
@@ -47,6 +49,10 @@ class KeyRing(Protocol):
 
     async def find(self, presented: bytes) -> Principal | None:
         """Who holds the key `presented`, or None. Takes as long for a key that is almost right as for any other."""
+        ...
+
+    async def find_subject(self, subject: str) -> Principal | None:
+        """Who has this `Principal.subject`, if its key is still valid."""
         ...
 
 
@@ -60,6 +66,10 @@ class AdminKey:
         """The admin, if `presented` is the key."""
         return ADMIN if hmac.compare_digest(_digest(presented), self._digest) else None
 
+    async def find_subject(self, subject: str) -> Principal | None:
+        """The admin, if it is the one asked for."""
+        return ADMIN if subject == ADMIN.subject else None
+
 
 class KeyRings:
     """Several key rings as one: the first that knows the key answers."""
@@ -71,6 +81,13 @@ class KeyRings:
         """Who holds the key, by the first ring that knows it. Raises what that ring raises."""
         for ring in self._rings:
             if (principal := await ring.find(presented)) is not None:
+                return principal
+        return None
+
+    async def find_subject(self, subject: str) -> Principal | None:
+        """Who has this subject, by the first ring that knows it. Raises what that ring raises."""
+        for ring in self._rings:
+            if (principal := await ring.find_subject(subject)) is not None:
                 return principal
         return None
 
@@ -113,7 +130,7 @@ class RequireKeyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if principal_of(scope) is None and is_guarded(scope["method"], route_path(scope)):
-                await error_response(_unauthorized())(scope, receive, send)
+                await error_response(unauthorized())(scope, receive, send)
                 return
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
@@ -148,7 +165,7 @@ def current_principal(request: Request) -> Principal:
     """Who calls; for routes (`Depends(current_principal)`). Raises Unauthorized for a caller without a key."""
     principal = principal_of(request.scope)
     if principal is None:
-        raise _unauthorized()
+        raise unauthorized()
     return principal
 
 
@@ -157,5 +174,6 @@ def presented_key(request: Request) -> str:
     return (header(request.scope, KEY_HEADER) or b"").decode("latin-1")
 
 
-def _unauthorized() -> Unauthorized:
+def unauthorized() -> Unauthorized:
+    """What a caller without a valid key is told."""
     return Unauthorized("A valid key is needed in the header X-Runtime-API-Key")

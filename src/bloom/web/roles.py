@@ -15,7 +15,7 @@ from bloom.base.errors import BloomError, Forbidden
 from bloom.base.ids import TaskId, WorkerId
 from bloom.base.roles import Role
 from bloom.web.asgi import route_path
-from bloom.web.auth import Principal, forget_principal, is_guarded, principal_of
+from bloom.web.auth import Principal, forget_principal, is_guarded, principal_of, unauthorized
 from bloom.web.errors import error_response
 
 
@@ -54,7 +54,8 @@ async def none_is_held(task_id: TaskId, worker_id: WorkerId) -> None:
 
 
 class RoleMiddleware:
-    """Answers 403 `forbidden` to a known caller whose role, or whose worker, a route is not for.
+    """Answers 403 `forbidden` to a known caller whose role, or whose worker, a route is not for, and 401 to a caller who is not
+    known where a page asks for one.
 
     `rules` are by method and path as the routes have them (`/workers/{worker_id}`). They are matched by the router's own
     patterns, on the string that it matches, so that no way of writing a path gets around them. `require_held`
@@ -77,20 +78,22 @@ class RoleMiddleware:
                 self._patterns.setdefault(method, []).append((compile_path(path)[0], rule))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        principal = principal_of(scope) if scope["type"] == "http" else None
-        # Whoever is not known was refused before this, unless the path answers to strangers.
-        if principal is not None:
+        if scope["type"] == "http":
             try:
-                await self._judge(scope, principal)
+                await self._judge(scope, principal_of(scope))
             except BloomError as refusal:
                 await error_response(refusal)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    async def _judge(self, scope: Scope, principal: Principal) -> None:
+    async def _judge(self, scope: Scope, principal: Principal | None) -> None:
         method, path = scope["method"], route_path(scope)
         rule, named = self._find(method, path)
-        if rule is None:
+        if principal is None:
+            # Below `/api` who is not known was refused before this, unless the path is open.
+            if rule is not None and not rule.strangers and not is_guarded(method, path):
+                raise unauthorized()
+        elif rule is None:
             if principal.role is not Role.ADMIN:
                 if is_guarded(method, path):
                     raise Forbidden(f"A key with the role {principal.role} may not use this path.")

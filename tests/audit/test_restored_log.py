@@ -1,7 +1,7 @@
 """A log that was restored into a server that counts transactions from elsewhere goes on behind its last entry."""
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Literal
 from tests.audit.logs import fill, problems, seal, verdict
 from tests.real_postgres import FreshDatabase
@@ -79,9 +79,8 @@ def test_who_does_not_own_the_schema_is_told_whom_to_ask(database: FreshDatabase
         try:
             owner.execute("grant usage on schema bloom to bloom_guest")
             owner.execute("grant select on all tables in schema bloom to bloom_guest")
-            address = conninfo_to_dict(database.url) | {"user": "bloom_guest", "password": "guest"}
             with pytest.raises(ConfigurationError, match="bloom db upgrade"):
-                upgrade(make_conninfo(**address))
+                upgrade(make_conninfo(database.url, user="bloom_guest", password="guest"))
         finally:
             owner.execute("drop owned by bloom_guest")
             owner.execute("drop role bloom_guest")

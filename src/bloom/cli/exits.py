@@ -51,6 +51,7 @@ _BY_CODE = {
     "not_a_runtime": ExitCode.UNREACHABLE,
     "redirected": ExitCode.UNREACHABLE,
     "unavailable": ExitCode.UNREACHABLE,
+    "database_unavailable": ExitCode.UNREACHABLE,
 }
 _HINTS = {
     ExitCode.KEY_REFUSED: "set BLOOM_API_KEY to a key of that runtime",

@@ -5,8 +5,9 @@ import logging
 from pathlib import Path
 
 import psycopg
+from psycopg.sql import SQL, Literal
 
-from bloom.base.errors import BloomError
+from bloom.base.errors import BloomError, ConfigurationError
 from bloom.db.pool import CONNECT_TIMEOUT_SEC, database_unavailable
 
 HEAD = "0013"
@@ -34,18 +35,21 @@ def current_revision(database_url: str) -> str | None:
 def upgrade(database_url: str) -> list[str]:
     """Apply what is missing and return the revisions applied, oldest first; any number of processes may call this at once.
 
-    Raises UnknownSchema when the database is of a newer release, Unavailable when it does not answer.
+    Raises ConfigurationError when this role may not do what has to be done, UnknownSchema when the database is of a newer
+    release, Unavailable when it does not answer.
     """
     try:
         with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
             revision = _revision(connection)
-            if revision == HEAD:
+            if revision == HEAD and not _is_behind_the_log(connection):
                 return []
             connection.execute("select pg_advisory_lock(%s)", (ADVISORY_LOCK,))
             connection.commit()
             revision = _revision(connection)
             connection.commit()
-            return [] if revision == HEAD else _run_alembic(database_url, revision)
+            applied = [] if revision == HEAD else _run_alembic(database_url, revision)
+            _follow_the_log(connection)
+            return applied
     except psycopg.OperationalError as error:
         raise database_unavailable() from error
 
@@ -56,6 +60,40 @@ def _revision(connection: psycopg.Connection) -> str | None:
         return None
     row = connection.execute("select version_num from bloom.alembic_version").fetchone()
     return None if row is None else str(row[0])
+
+
+_BEHIND = """
+    select ahead, ahead > bloom.audit_ahead() as is_behind
+    from (select greatest(tx::text::bigint - pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1, 0) as ahead
+          from bloom.audit_log order by tx desc limit 1) as newest
+"""
+_FOLLOW = """
+    create or replace function bloom.audit_ahead() returns bigint immutable language sql as 'select {ahead}::bigint';
+    create or replace function bloom.audit_tx() returns xid8 language sql as
+        'select (pg_current_xact_id()::text::bigint + bloom.audit_ahead())::text::xid8'
+"""
+
+
+def _is_behind_the_log(connection: psycopg.Connection) -> bool:
+    """Whether the audit log has entries of transactions that this server has not begun yet: it was restored from another."""
+    row = connection.execute(_BEHIND).fetchone()
+    return row is not None and row[1]
+
+
+def _follow_the_log(connection: psycopg.Connection) -> None:
+    """Let the audit log go on behind its last entry when it was restored into a server that has counted less transactions:
+    what is written now would come before entries that were sealed and told, and these would seem to be of the future.
+    """
+    row = connection.execute(_BEHIND).fetchone()
+    if row is not None and row[1]:
+        try:
+            connection.execute(SQL(_FOLLOW).format(ahead=Literal(row[0])))
+        except psycopg.errors.InsufficientPrivilege:
+            raise ConfigurationError(
+                "The audit log was restored from another server: run `bloom db upgrade` once as the owner of the schema"
+            ) from None
+        connection.commit()
+        _log.info("the audit log was restored from another server and goes on behind its last entry")
 
 
 def _run_alembic(database_url: str, revision: str | None) -> list[str]:

@@ -11,7 +11,9 @@ from fastapi import FastAPI, Response
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.exporting import AuditExporter
 from bloom.audit.routes import audit_routes
+from bloom.audit.sealing import AuditSealer
 from bloom.audit.service import AuditService
 from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
@@ -143,17 +145,24 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     if settings.api_key is None and settings.previous_api_key is not None:
         raise ConfigurationError("RUNTIME_API_KEY_PREVIOUS is set, so RUNTIME_API_KEY must be set too")
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    blobs = open_blob_store(settings)
     sealer = sealer_of(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
-        blobs=open_blob_store(settings),
+        blobs=blobs,
         max_output_bytes=settings.max_output_bytes,
         sealer=sealer,
         membridge=environment_of(settings),
     )
 
+    audit_sealer = AuditSealer(runtime.database)
+    exporter = (
+        AuditExporter(runtime.database, audit_sealer, blobs, every_sec=settings.audit_export_sec)
+        if blobs is not None and settings.audit_export
+        else None
+    )
     gauges = Gauges(
         runtime.database,
         runtime.tasks,
@@ -180,6 +189,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                     runtime.uploading,
                     runtime.retention,
                     runtime.worker_sync,
+                    audit_sealer,
+                    exporter,
                     runtime.hub,
                     retention_days=settings.retention_days,
                 ),

@@ -2,7 +2,10 @@
 
 import importlib
 import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -58,22 +61,58 @@ def _revision(connection: psycopg.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _run_alembic(database_url: str, revision: str | None) -> list[str]:
-    # Alembic and SQLAlchemy take half a second to import: only who has something to migrate pays for it.
-    command = importlib.import_module("alembic.command")
-    config_module = importlib.import_module("alembic.config")
-    script_module = importlib.import_module("alembic.script")
-    config = config_module.Config()
+def _alembic(**attributes: Any) -> tuple[Any, list[str]]:
+    """Alembic's configuration for these attributes of env.py, and the revisions that this release knows, newest first.
+
+    Alembic and SQLAlchemy take half a second to import: only who has something to migrate pays for it.
+    """
+    config = importlib.import_module("alembic.config").Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["database_url"] = database_url
-    script = script_module.ScriptDirectory.from_config(config)
-    known = [step.revision for step in script.walk_revisions()]
+    config.attributes.update(attributes)
+    script = importlib.import_module("alembic.script").ScriptDirectory.from_config(config)
+    return config, [step.revision for step in script.walk_revisions()]
+
+
+def _run_alembic(database_url: str, revision: str | None) -> list[str]:
+    config, known = _alembic(database_url=database_url)
     if revision is not None and revision not in known:
         raise UnknownSchema(
             f"The database has schema revision {revision}, which this release does not know (it knows up to {HEAD}). "
             "Install the newer release of bloom-runtime that made it."
         )
-    command.upgrade(config, "head")
+    importlib.import_module("alembic.command").upgrade(config, "head")
     applied = list(reversed(known[: known.index(revision)] if revision else known))
     _log.info("schema upgraded", extra={"applied": ",".join(applied)})
     return applied
+
+
+def known_revisions() -> list[str]:
+    """The revisions that this release knows, newest first."""
+    return _alembic()[1]
+
+
+@contextmanager
+def rebuilding(database_url: str) -> Generator[tuple[psycopg.Connection[Any], Callable[[str], None]]]:
+    """One transaction in which the schema is made anew: its connection, and what brings it to a revision. Committed at the
+    end, rolled back on any error; no migration of another process comes between.
+
+    Raises Unavailable when the database does not answer or goes away.
+    """
+    sqlalchemy = importlib.import_module("sqlalchemy")
+    url = sqlalchemy.engine.make_url(database_url).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+    try:
+        with engine.begin() as transaction:
+            connection: psycopg.Connection[Any] = transaction.connection.driver_connection
+            connection.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
+            connection.execute("set local lock_timeout = '5s'")
+            config, _ = _alembic(connection=transaction)
+
+            def migrate(revision: str) -> None:
+                importlib.import_module("alembic.command").upgrade(config, revision)
+
+            yield connection, migrate
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        raise database_unavailable() from error
+    finally:
+        engine.dispose()

@@ -9,7 +9,14 @@ STATEMENT_TIMEOUT = "15min"
 
 
 def run() -> None:
-    """Run the revisions that Alembic asks for, all or none."""
+    """Run the revisions that Alembic asks for, all or none: within the transaction of a given connection, or in one of its
+    own.
+    """
+    given = context.config.attributes.get("connection")
+    if given is not None:
+        context.configure(connection=given, version_table_schema="bloom")
+        context.run_migrations()
+        return
     url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=pool.NullPool)
     with engine.connect() as connection:

@@ -4,6 +4,7 @@ import typer
 
 from bloom.base.errors import ConfigurationError
 from bloom.cli.db_check import check
+from bloom.cli.db_import import import_predecessor
 from bloom.cli.db_prune import prune
 from bloom.cli.db_secret import forget_secret
 from bloom.cli.exits import EPILOG, errors_as_exits
@@ -16,6 +17,7 @@ app = typer.Typer(help="The database of the runtime.", no_args_is_help=True, epi
 app.command(epilog=EPILOG)(prune)
 app.command(epilog=EPILOG)(check)
 app.command("forget-secret", epilog=EPILOG)(forget_secret)
+app.command(epilog=EPILOG)(import_predecessor)
 
 
 @app.callback()

@@ -1,28 +1,12 @@
-"""`bloom` as the tests of backups run it: in this process, told all by its environment."""
+"""What the tests of backups share."""
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from tests.backup.running import Bloom, running
 from tests.blobs.blob_servers import S3Server
-from typer.testing import CliRunner, Result
-
-from bloom.cli.main import app
-
-Bloom = Callable[..., Result]
-PASSPHRASE = "canary-passphrase-3c1d"
-
-
-def running(here: Path) -> Bloom:
-    """Runs `bloom ARGS` with these variables, and a data directory of the test's own unless they name one."""
-    runner = CliRunner()
-
-    def run(*args: str | Path, **environment: str) -> Result:
-        variables = {"BLOOM_DATA_DIR": str(here / "here"), **environment}
-        return runner.invoke(app, [str(arg) for arg in args], env=variables, catch_exceptions=False)
-
-    return run
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PASSPHRASE, Bloom
+from tests.backup.running import PASSPHRASE, Bloom, running
 from tests.blobs.blob_servers import S3Server
 from tests.real_postgres import FreshDatabase, PostgresServer
 from tests.real_runtime import StartReplica, told
@@ -119,8 +119,6 @@ def test_an_archive_that_is_not_whole_is_refused_before_anything_is_written(
 @pytest.fixture(scope="module")
 def archives(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, bytes]:
     """A small archive, encrypted and not."""
-    from conftest import running
-
     made: dict[bool, bytes] = {}
     with postgres_server.database() as database:
         for encrypted in (True, False):

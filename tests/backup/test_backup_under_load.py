@@ -4,7 +4,7 @@ import json
 import threading
 from pathlib import Path
 
-from conftest import PASSPHRASE, Bloom
+from tests.backup.running import PASSPHRASE, Bloom
 from tests.real_postgres import PATIENCE_SEC, FreshDatabase, eventually
 from tests.real_runtime import Replica, StartReplica, told
 from tests.real_worker import real_worker

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Importing
-from tables import START_MS, Predecessor
+from tests.predecessor.importing import Importing
+from tests.predecessor.tables import START_MS, Predecessor
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import StartReplica, told
 from tests.runtime.invariants import check_invariants
@@ -14,11 +14,6 @@ from tests.runtime.invariants import check_invariants
 from bloom.upstream.sealing import Sealer
 
 KEY = "canary-admin-key-5d2f"
-
-
-@pytest.fixture
-def predecessor(database: FreshDatabase) -> Predecessor:
-    return Predecessor(database)
 
 
 def problems(report: dict[str, Any]) -> dict[tuple[str, str], list[str]]:

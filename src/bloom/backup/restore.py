@@ -12,7 +12,7 @@ from bloom.backup.archive import ArchiveReader, Head, Member
 from bloom.backup.create import MEMORY
 from bloom.backup.errors import BackupDamaged, BackupTooNew, TargetNotEmpty
 from bloom.backup.settings import ENV_FILE, SECRET_FILES
-from bloom.base.errors import ConfigurationError, Conflict
+from bloom.base.errors import ConfigurationError
 from bloom.blobs.errors import BlobMissing
 from bloom.blobs.interface import BlobStore
 from bloom.db.data_dir import write_atomically
@@ -82,9 +82,12 @@ async def restore(
     reader = ArchiveReader(archive)
     if await reader.head() != verified.head:
         raise BackupDamaged("The archive changed while it was restored. Take another one.")
-    with rebuilding(database_url) as (connection, migrate):
-        _make_room(connection, force=target.force)
-        migrate(verified.head.revision)
+    with rebuilding(database_url) as schema:
+        connection = schema.connection
+        if not target.force and tables.holds_work(connection):
+            raise TargetNotEmpty("The database is not empty; --force replaces all that BLOOM has in it.")
+        tables.drop_all(connection)
+        schema.upgrade(verified.head.revision)
         references = tables.drop_references(connection)
         known = tables.known_tables(connection)
         async for member in reader.members(verified.head, passphrase):
@@ -92,7 +95,7 @@ async def restore(
         tables.make_references(connection, references)
         if target.objects is not None:
             tables.point_to_store(connection, target.objects.url("x").removesuffix("x"))
-        migrate("head")
+        schema.upgrade("head")
         for path, content in _files(verified, target).items():
             write_atomically(path, content)
 
@@ -117,21 +120,6 @@ def _files(verified: Verified, target: Target) -> dict[Path, str]:
     if target.env_file is not None:
         places[ENV_FILE] = target.env_file
     return {places[name]: content for name, content in verified.files.items() if name in places}
-
-
-def _make_room(connection: psycopg.Connection[Any], *, force: bool) -> None:
-    in_use = Conflict(
-        "The database is in use: stop the runtime, Membridge and whatever else of BLOOM works on it first.",
-        code="database_in_use",
-    )
-    if tables.in_use(connection):
-        raise in_use
-    if not force and tables.holds_work(connection):
-        raise TargetNotEmpty("The database is not empty; --force replaces all that BLOOM has in it.")
-    try:
-        tables.drop_all(connection)
-    except psycopg.errors.LockNotAvailable:
-        raise in_use from None
 
 
 async def _put(

@@ -84,11 +84,6 @@ class RowsOut:
             self.count = cursor.rowcount
 
 
-def in_use(connection: psycopg.Connection[Any]) -> bool:
-    """Whether a program of ours is connected to the database, too."""
-    return bool(_value(connection, _SQL["others"]))
-
-
 def holds_work(connection: psycopg.Connection[Any]) -> bool:
     """Whether the database holds more than a migration puts there."""
     return any(

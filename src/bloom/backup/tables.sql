@@ -68,11 +68,6 @@ alter table /* table */ drop constraint /* constraint */;
 -- Checks all rows.
 alter table /* table */ add constraint /* constraint */ /* definition */;
 
--- name: others
--- Who else of ours is connected to this database.
-select count(*) as count from pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid() and application_name like 'bloom-%%';
-
 -- name: exists
 -- Whether there is a table.
 select to_regclass(%(name)s) is not null as found;

@@ -8,16 +8,15 @@ import psycopg
 from bloom.base.errors import ConfigurationError
 from bloom.base.settings import ServerSettings
 from bloom.db.embedded import EmbeddedPostgres
-from bloom.db.migrate import HEAD, current_revision
+from bloom.db.migrate import check_schema
 from bloom.db.pool import CONNECT_TIMEOUT_SEC, check_url
 
 
 @contextmanager
 def installed_database(settings: ServerSettings) -> Generator[str]:
-    """`reachable_database`, where its schema is of this release. Raises ConfigurationError where it is not."""
+    """`reachable_database`, where this release runs on its schema. Raises as `check_schema` does where it does not."""
     with reachable_database(settings) as url:
-        if current_revision(url) != HEAD:
-            raise ConfigurationError("The schema of the database is not the one of this release (`bloom db upgrade`).")
+        check_schema(url)
         yield url
 
 

@@ -1,15 +1,17 @@
 """Bring the schema `bloom` to this release: Alembic, under an advisory lock, with time-outs that protect live traffic."""
 
 import importlib
+import json
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from bloom.base.errors import BloomError
+from bloom.base.errors import BloomError, ConfigurationError, Conflict
 from bloom.db.pool import CONNECT_TIMEOUT_SEC, database_unavailable
 
 HEAD = "0013"
@@ -20,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class UnknownSchema(BloomError):
-    """The database was made by a newer release; this one must not touch it."""
+    """The database was made by a newer release that has taken away what this one needs; it must not touch it."""
 
     code = "unknown_schema"
 
@@ -35,9 +37,10 @@ def current_revision(database_url: str) -> str | None:
 
 
 def upgrade(database_url: str) -> list[str]:
-    """Apply what is missing and return the revisions applied, oldest first; any number of processes may call this at once.
+    """Apply what is missing and return the revisions applied, oldest first; any number of processes may call this at once. A
+    schema of a newer release on which this one runs is left as it is.
 
-    Raises UnknownSchema when the database is of a newer release, Unavailable when it does not answer.
+    Raises UnknownSchema for any other newer schema, Unavailable when the database does not answer.
     """
     try:
         with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
@@ -48,9 +51,45 @@ def upgrade(database_url: str) -> list[str]:
             connection.commit()
             revision = _revision(connection)
             connection.commit()
-            return [] if revision == HEAD else _run_alembic(database_url, revision)
+            if revision == HEAD or (revision is not None and _is_newer(connection, revision)):
+                return []
+            return _run(database_url, revision)
     except psycopg.OperationalError as error:
         raise database_unavailable() from error
+
+
+def check_schema(database_url: str) -> None:
+    """Return if this release runs on the schema. Raises ConfigurationError for an older one (or none), UnknownSchema for a newer
+    one that says otherwise, Unavailable.
+    """
+    try:
+        with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
+            revision = _revision(connection)
+            if revision == HEAD or (revision is not None and _is_newer(connection, revision)):
+                return
+    except psycopg.OperationalError as error:
+        raise database_unavailable() from error
+    raise ConfigurationError("The schema of the database is older than this release: run `bloom db upgrade`.")
+
+
+def _is_newer(connection: psycopg.Connection, revision: str) -> bool:
+    """Whether the schema is newer, and yet one that this release runs on. Raises UnknownSchema where it does not: what an older
+    release may do is told by the newer one, in the comment of the version table (see env.py).
+    """
+    if revision in known_revisions():
+        return False
+    row = connection.execute("select obj_description('bloom.alembic_version'::regclass)").fetchone()
+    try:
+        said = json.loads(row[0]) if row else {}
+        if said["revision"] == revision and said["oldest_program"] <= HEAD:
+            _log.info("the schema is newer than this release, which runs on it", extra={"revision": revision})
+            return True
+    except (ValueError, TypeError, KeyError):
+        pass  # not told: no
+    raise UnknownSchema(
+        f"The database has schema revision {revision}, which this release does not know (it knows up to {HEAD}). "
+        "Install the newer release of bloom-runtime that made it."
+    )
 
 
 def _revision(connection: psycopg.Connection) -> str | None:
@@ -61,7 +100,7 @@ def _revision(connection: psycopg.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _alembic(**attributes: Any) -> tuple[Any, list[str]]:
+def alembic(**attributes: Any) -> tuple[Any, list[str]]:
     """Alembic's configuration for these attributes of env.py, and the revisions that this release knows, newest first.
 
     Alembic and SQLAlchemy take half a second to import: only who has something to migrate pays for it.
@@ -73,13 +112,8 @@ def _alembic(**attributes: Any) -> tuple[Any, list[str]]:
     return config, [step.revision for step in script.walk_revisions()]
 
 
-def _run_alembic(database_url: str, revision: str | None) -> list[str]:
-    config, known = _alembic(database_url=database_url)
-    if revision is not None and revision not in known:
-        raise UnknownSchema(
-            f"The database has schema revision {revision}, which this release does not know (it knows up to {HEAD}). "
-            "Install the newer release of bloom-runtime that made it."
-        )
+def _run(database_url: str, revision: str | None) -> list[str]:
+    config, known = alembic(database_url=database_url)
     importlib.import_module("alembic.command").upgrade(config, "head")
     applied = list(reversed(known[: known.index(revision)] if revision else known))
     _log.info("schema upgraded", extra={"applied": ",".join(applied)})
@@ -88,15 +122,32 @@ def _run_alembic(database_url: str, revision: str | None) -> list[str]:
 
 def known_revisions() -> list[str]:
     """The revisions that this release knows, newest first."""
-    return _alembic()[1]
+    return alembic()[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilding:
+    """One transaction on the schema: `connection` and the migrations are within it."""
+
+    connection: psycopg.Connection[Any]
+    _config: Any
+
+    def upgrade(self, revision: str) -> None:
+        """Apply what is missing up to `revision`."""
+        importlib.import_module("alembic.command").upgrade(self._config, revision)
+
+    def downgrade(self, revision: str) -> None:
+        """Take back what is above `revision`."""
+        importlib.import_module("alembic.command").downgrade(self._config, revision)
 
 
 @contextmanager
-def rebuilding(database_url: str) -> Generator[tuple[psycopg.Connection[Any], Callable[[str], None]]]:
-    """One transaction in which the schema is made anew: its connection, and what brings it to a revision. Committed at the
-    end, rolled back on any error; no migration of another process comes between.
+def rebuilding(database_url: str) -> Generator[Rebuilding]:
+    """One transaction in which the schema is changed while nobody works on it: committed at the end, rolled back on any error;
+    no migration of another process comes between.
 
-    Raises Unavailable when the database does not answer or goes away.
+    Raises Conflict (`database_in_use`) while programs of ours are connected, Unavailable when the database does not answer or
+    goes away.
     """
     sqlalchemy = importlib.import_module("sqlalchemy")
     url = sqlalchemy.engine.make_url(database_url).set(drivername="postgresql+psycopg")
@@ -106,13 +157,27 @@ def rebuilding(database_url: str) -> Generator[tuple[psycopg.Connection[Any], Ca
             connection: psycopg.Connection[Any] = transaction.connection.driver_connection
             connection.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
             connection.execute("set local lock_timeout = '5s'")
-            config, _ = _alembic(connection=transaction)
-
-            def migrate(revision: str) -> None:
-                importlib.import_module("alembic.command").upgrade(config, revision)
-
-            yield connection, migrate
+            if _others(connection):
+                raise _in_use()
+            yield Rebuilding(connection, alembic(connection=transaction)[0])
     except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        if isinstance(getattr(error, "orig", error), psycopg.errors.LockNotAvailable):
+            raise _in_use() from error
         raise database_unavailable() from error
     finally:
         engine.dispose()
+
+
+def _others(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("""
+        select count(*) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and application_name like 'bloom-%'
+    """).fetchone()
+    return 0 if row is None else row[0]
+
+
+def _in_use() -> Conflict:
+    return Conflict(
+        "The database is in use: stop the runtime, Membridge and whatever else of BLOOM works on it first.",
+        code="database_in_use",
+    )

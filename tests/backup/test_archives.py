@@ -54,14 +54,18 @@ def test_all_rows_come_back_as_they_were(
         assert restored.exit_code == 0, restored.output
         after = other.dump()
         # The numbers of the transactions are those of the database that it is in.
-        assert {table: len(rows) for table, rows in after.items()} == {table: len(rows) for table, rows in before.items()}
+        assert {table: len(rows) for table, rows in after.items()} == {
+            table: len(rows) for table, rows in before.items()
+        }
         audit = "select id, at, action, entity_type, entity_id, actor, detail::text from bloom.audit_log order by id"
         assert other.rows(audit) == used.rows(audit)
         del before["audit_log"], after["audit_log"]
         assert after == before
         assert other.value("select count(*) from bloom.audit_log where tx < pg_snapshot_xmin(pg_current_snapshot())")
         for database in (used, other):
-            database.edit("insert into bloom.audit_log (action, entity_type, entity_id, actor) values ('a', 'b', 'c', 'd')")
+            database.edit(
+                "insert into bloom.audit_log (action, entity_type, entity_id, actor) values ('a', 'b', 'c', 'd')"
+            )
         assert other.value("select max(id) from bloom.audit_log") == used.value("select max(id) from bloom.audit_log")
         keys = "select count(*) from pg_constraint where contype = 'f'"
         assert other.value(keys) == used.value(keys)
@@ -85,7 +89,9 @@ def test_a_target_that_is_not_empty_is_refused_unless_it_is_forced(
         check_invariants(other)
 
     start_replica()
-    in_use = bloom("backup", "restore", archive, "--force", "--json", **{**variables, "DATABASE_URL": used.url}, **LOCKED)
+    in_use = bloom(
+        "backup", "restore", archive, "--force", "--json", **{**variables, "DATABASE_URL": used.url}, **LOCKED
+    )
     assert in_use.exit_code == 7 and json.loads(in_use.stderr)["code"] == "database_in_use"
 
 
@@ -95,7 +101,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut in the first line": lambda whole: whole[:40],
     "cut in the middle": lambda whole: whole[: len(whole) // 2],
     "cut by a byte": lambda whole: whole[:-1],
-    "one bit": lambda whole: whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :],
+    "one bit": lambda whole: (
+        whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+    ),
     "another head": lambda whole: whole.replace(b'"release": "', b'"release": "9', 1),
     "the digest": lambda whole: whole[:-32] + bytes(32),
     "more behind": lambda whole: whole + b"\0",
@@ -110,7 +118,9 @@ def test_an_archive_that_is_not_whole_is_refused_before_anything_is_written(
     bad = tmp_path / "bad.bloombackup"
     bad.write_bytes(DAMAGE[damage](archives[encrypted]))
     there = tmp_path / "there"
-    refused = bloom("backup", "restore", bad, "--json", **LOCKED, BLOOM_DATA_DIR=str(there), BLOOM_BLOB_DIR=str(there / "o"))
+    refused = bloom(
+        "backup", "restore", bad, "--json", **LOCKED, BLOOM_DATA_DIR=str(there), BLOOM_BLOB_DIR=str(there / "o")
+    )
     assert refused.exit_code == 1
     assert json.loads(refused.stderr)["code"] in ("backup_damaged", *(["backup_locked"] if encrypted else []))
     assert not (there / "postgres").exists() and not list(there.rglob("*/artifacts*"))
@@ -165,7 +175,9 @@ def test_secrets_go_into_an_archive_only_when_it_is_encrypted_or_when_asked(
     here_too = {"DATABASE_URL": database.url}
 
     def files(*args: str | Path, **more: str) -> list[str]:
-        made = bloom("backup", "create", "--json", tmp_path / f"{len(os.listdir(tmp_path))}", *args, **here_too, **more)
+        made = bloom(
+            "backup", "create", "--json", tmp_path / f"{len(list(tmp_path.iterdir()))}", *args, **here_too, **more
+        )
         assert made.exit_code == 0, made.output
         assert "canary" not in made.output
         return json.loads(made.stdout)["files"]

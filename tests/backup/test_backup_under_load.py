@@ -57,7 +57,12 @@ def test_a_backup_under_load_is_restored_on_an_empty_machine_where_the_fleet_run
     settings = {"BLOOM_BACKUP_PASSPHRASE": PASSPHRASE}
     with Load(runtime) as load:
         made = bloom(
-            "backup", "create", "--json", DATABASE_URL=database.url, BLOOM_BLOB_DIR=str(tmp_path / "objects"), **settings
+            "backup",
+            "create",
+            "--json",
+            DATABASE_URL=database.url,
+            BLOOM_BLOB_DIR=str(tmp_path / "objects"),
+            **settings,
         )
         assert made.exit_code == 0, made.output
     said = json.loads(made.stdout)

@@ -1,4 +1,4 @@
-"""The release before this one runs on the schema of this one: while replicas are replaced one by one, and when one goes back."""
+"""The release before this one runs on the schema of this one: while replicas are replaced, and when one goes back."""
 
 import os
 import subprocess

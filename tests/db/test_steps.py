@@ -1,7 +1,6 @@
 """Steps of the schema: told before they are done, taken back, and what a newer release leaves behind."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -31,7 +30,9 @@ def at_first(database: FreshDatabase) -> str:
     return known_revisions()[-1]
 
 
-def test_each_revision_that_takes_something_away_says_which_releases_it_leaves_behind(empty_database: FreshDatabase) -> None:
+def test_each_revision_that_takes_something_away_says_which_releases_it_leaves_behind(
+    empty_database: FreshDatabase,
+) -> None:
     known = known_revisions()
     for number, step in enumerate(reversed(upgrade_plan(empty_database.url))):
         if step.oldest_program is not None:
@@ -65,8 +66,8 @@ def test_what_takes_away_is_told_from_what_adds(sql: str, expected: bool) -> Non
 
 def test_locks_are_told_for_tables_that_were_there() -> None:
     told = locks_of("""create table bloom.n (x text); create index on bloom.n (x); alter table bloom.n add y text;
-        alter table bloom.tasks add column z text; create index t_z on bloom.tasks (z); alter table bloom.leases add check (true);
-        update bloom.workers set x = 1; drop index bloom.old;""")
+        alter table bloom.tasks add column z text; create index t_z on bloom.tasks (z);
+        alter table bloom.leases add check (true); update bloom.workers set x = 1; drop index bloom.old;""")
     assert [line.partition(":")[0] for line in told] == [
         "bloom.tasks", "bloom.leases", "bloom.tasks", "bloom.workers", "bloom.old"
     ]  # fmt: skip
@@ -120,9 +121,7 @@ def of_a_newer_release(database: FreshDatabase, *, oldest_program: str) -> None:
         connection.execute(f"comment on table bloom.alembic_version is '{said}'".encode())
 
 
-def test_this_release_runs_on_a_newer_schema_that_has_only_added(
-    database: FreshDatabase, served: StartServed
-) -> None:
+def test_this_release_runs_on_a_newer_schema_that_has_only_added(database: FreshDatabase, served: StartServed) -> None:
     of_a_newer_release(database, oldest_program=HEAD)
     runtime = served()
     assert runtime.create()["status"] == "queued"
@@ -160,4 +159,4 @@ def test_every_command_refuses_a_newer_schema_that_says_otherwise(
         refused = bloom(database, *command)
         assert refused.exit_code not in (0, 2) and "9999" in refused.stderr, command
         assert re.search("release", refused.stderr)
-    assert database.dump() == before and os.listdir(tmp_path) in ([], [".bloom"])
+    assert database.dump() == before and [each.name for each in tmp_path.iterdir()] in ([], [".bloom"])

@@ -46,7 +46,9 @@ class Predecessor:
 
     def insert(self, table: str, **fields: Any) -> None:
         """One row."""
-        values = {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in fields.items()}
+        values = {
+            name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in fields.items()
+        }
         names = SQL(", ").join(map(Identifier, values))
         query = SQL("insert into public.{} ({}) values ({})").format(
             Identifier(table), names, SQL(", ").join(map(Placeholder, values))
@@ -58,7 +60,9 @@ class Predecessor:
         """A worker that was online."""
         told = {"status": "online", "registered_at": next(self._clock), "last_heartbeat": next(self._clock)}
         can = {"claude_cli": True, "max_concurrency": 2, "labels": ["gpu"]}
-        self.insert("workers", id=worker_id, node_id=worker_id, **{**told, "capabilities": can, "ip_addrs": [], **fields})
+        self.insert(
+            "workers", id=worker_id, node_id=worker_id, **{**told, "capabilities": can, "ip_addrs": [], **fields}
+        )
 
     def task(self, task_id: str, status: str = "queued", **fields: Any) -> str:
         """A task."""
@@ -101,7 +105,15 @@ class Predecessor:
 
     def dump(self) -> dict[str, list[str]]:
         """All its rows."""
-        tables = ("llm_tasks", "leases", "workers", "runtime_artifacts", "llm_results", "audit_logs", "runtime_settings")
+        tables = (
+            "llm_tasks",
+            "leases",
+            "workers",
+            "runtime_artifacts",
+            "llm_results",
+            "audit_logs",
+            "runtime_settings",
+        )
         with self._database.connect() as connection:
             return {
                 table: [

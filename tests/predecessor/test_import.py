@@ -176,11 +176,13 @@ def test_a_database_without_the_predecessor_is_told(importing: Importing) -> Non
 
 
 def test_what_it_cannot_store_and_what_is_missing_does_no_harm(database: FreshDatabase, importing: Importing) -> None:
-    database.edit("create table public.llm_tasks (id text, status text, prompt text, context_hints json, attempts text)")
+    database.edit(
+        "create table public.llm_tasks (id text, status text, prompt text, context_hints json, attempts text)"
+    )
     database.edit("create table public.leases (room text)")
     database.edit("""insert into public.llm_tasks values
-        ('a', 'queued', 'p', '["x\\u0000y", "\\ud800", 3]', 'many'), ('b', 'dead', 'p', null, '-4'), ('', 'queued', 'p', null, null),
-        ('c', 'queued', null, null, null)""")  # fmt: skip
+        ('a', 'queued', 'p', '["x\\u0000y", "\\ud800", 3]', 'many'), ('b', 'dead', 'p', null, '-4'),
+        ('', 'queued', 'p', null, null), ('c', 'queued', null, null, null)""")  # fmt: skip
     report = importing()
     check_invariants(database)
     assert database.value("select context_hints from bloom.tasks where id = 'a'") == ["xy", "?"]

@@ -122,7 +122,9 @@ class ArchiveReader:
         body: AsyncIterable[bytes] = self._body()
         if head.salt is not None:
             if passphrase is None:
-                raise BackupLocked("The archive is encrypted: set BLOOM_BACKUP_PASSPHRASE or BLOOM_BACKUP_PASSPHRASE_FILE.")
+                raise BackupLocked(
+                    "The archive is encrypted: set BLOOM_BACKUP_PASSPHRASE or BLOOM_BACKUP_PASSPHRASE_FILE."
+                )
             body = unsealed(body, passphrase, head.salt, self._line)
         tar = _TarReader(_decompressed(body))
         while (name := await tar.next_name()) is not None:

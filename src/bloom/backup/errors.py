@@ -1,4 +1,4 @@
-"""What can be wrong with an archive, or with where it is to go. Whatever is raised before a restore writes, it changes nothing."""
+"""What can be wrong with an archive, or with where it is to go."""
 
 from bloom.base.errors import BloomError, Conflict
 

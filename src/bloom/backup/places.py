@@ -1,7 +1,6 @@
 """Where archives lie: a directory of this machine, or the object store below `backups/`. Both are blob stores."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,11 +58,10 @@ class Shelf:
         return [Listed(name, size, await self._head(name)) for name, size in found if name.endswith(SUFFIX)]
 
     async def _head(self, name: str) -> Head | None:
-        async with aclosing(self.store.stream(self.key(name))) as stream:  # pyright: ignore[reportArgumentType]
-            try:
-                return await ArchiveReader(stream).head()
-            except (BackupDamaged, BackupTooNew, BlobMissing):
-                return None
+        try:
+            return await ArchiveReader(self.store.stream(self.key(name))).head()
+        except (BackupDamaged, BackupTooNew, BlobMissing):
+            return None
 
 
 def directory_shelf(directory: Path) -> Shelf:

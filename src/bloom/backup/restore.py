@@ -18,6 +18,7 @@ from bloom.blobs.interface import BlobStore
 from bloom.db.data_dir import write_atomically
 from bloom.db.migrate import HEAD, known_revisions, rebuilding
 
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where an archive goes, besides the database. `memory` None: the projects' memories are left out; `env_file` None: the
@@ -105,9 +106,9 @@ async def _require_places(verified: Verified, target: Target) -> None:
         raise ConfigurationError(
             "The archive holds contents of artifacts: set MINIO_ENDPOINT or BLOOM_BLOB_DIR, where they are to go"
         )
-    if target.memory is not None and verified.summary["memory_objects"] and not target.force:
-        if await target.memory.page(MEMORY, after=None, limit=1):
-            raise TargetNotEmpty("There are projects' memories in the bucket already; --force replaces them.")
+    memory = None if target.force or not verified.summary["memory_objects"] else target.memory
+    if memory is not None and await memory.page(MEMORY, after=None, limit=1):
+        raise TargetNotEmpty("There are projects' memories in the bucket already; --force replaces them.")
     for path, content in _files(verified, target).items():
         if not target.force and path.exists() and path.read_text(encoding="utf-8", errors="replace") != content:
             raise TargetNotEmpty(f"There is another {path.name} already; --force replaces it.")

@@ -31,5 +31,7 @@ class BackupSettings(MembridgeSettings):
         except (OSError, ValueError):
             found = ""
         if not found:
-            raise ConfigurationError("BLOOM_BACKUP_PASSPHRASE_FILE must be a file that holds the passphrase, in one line")
+            raise ConfigurationError(
+                "BLOOM_BACKUP_PASSPHRASE_FILE must be a file that holds the passphrase, in one line"
+            )
         return found

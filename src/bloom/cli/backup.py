@@ -47,7 +47,9 @@ def create(
     ] = False,
     env_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="This environment file, too; only into an encrypted archive.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="This environment file, too; only into an encrypted archive.", show_default=False
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

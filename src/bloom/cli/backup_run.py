@@ -3,19 +3,21 @@
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
 from bloom.backup.create import Creation, Wanted
-from bloom.backup.places import Shelf, archive_name, directory_shelf, store_shelf
+from bloom.backup.places import Listed, Shelf, archive_name, directory_shelf, store_shelf
 from bloom.backup.restore import Target, Verified, verify
 from bloom.backup.restore import restore as put_back
 from bloom.backup.settings import ENV_FILE, SECRET_FILES, BackupSettings
 from bloom.base.errors import ConfigurationError, NotFound
 from bloom.base.settings import load
+from bloom.blobs.interface import BlobStore
 from bloom.blobs.open import open_blob_store
 from bloom.cli.db_check import show_broken
 from bloom.cli.exits import ExitCode
@@ -23,6 +25,8 @@ from bloom.cli.tables import print_table
 from bloom.cli.terminal import byte_size, clean_line, print_json
 from bloom.db.local import installed_database, reachable_database
 from bloom.tasks.service.checking import Broken, check
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def create(to: Path | None, *, store: bool, asked: Asked, as_json: bool) -> None
         name = name or archive_name(creation.made_at)
         umask = os.umask(0o077)  # an archive holds prompts, outputs and digests of keys
         try:
-            run(shelf.put(name, creation.stream()))
+            _run(shelf.put(name, creation.stream()))
         finally:
             os.umask(umask)
     summary = creation.summary
@@ -84,9 +88,9 @@ def list_archives(directory: Path | None, *, store: bool, as_json: bool) -> None
     if not store and not place.is_dir():
         if directory is not None:
             raise NotFound("There is no such directory")
-        found = []
+        found: Sequence[Listed] = ()
     else:
-        found = run((store_shelf(open_blob_store(settings)) if store else directory_shelf(place)).list())
+        found = _run((store_shelf(open_blob_store(settings)) if store else directory_shelf(place)).list())
     rows: list[dict[str, Any]] = []
     for each in found:
         head = each.head
@@ -134,7 +138,7 @@ def restore(archive: str, *, store: bool, force: bool, asked: Asked, as_json: bo
         shelf, name = directory_shelf(path.parent), path.name
     memory = _memory(settings) if asked.memory else None
     target = Target(objects, memory, settings.data_dir, asked.env_file, force)
-    verified, broken = run(_restore(shelf, name, passphrase, settings, target))
+    verified, broken = _run(_restore(shelf, name, passphrase, settings, target))
     if as_json:
         summary = {**verified.summary, "files": sorted(verified.files)}
         print_json({"restored": name, **summary, "ok": not broken, "broken": [asdict(one) for one in broken]})
@@ -182,7 +186,7 @@ def _default(settings: BackupSettings) -> Path:
     return settings.data_dir / "backups"
 
 
-def _memory(settings: BackupSettings) -> Any:
+def _memory(settings: BackupSettings) -> BlobStore:
     bucket = settings.open_bucket()
     if bucket is None:
         raise ConfigurationError("--with-memory needs the projects' bucket: set MINIO_BUCKET (or BLOOM_SYNC_DIR)")
@@ -202,7 +206,7 @@ def _files(settings: BackupSettings, asked: Asked, *, encrypted: bool) -> dict[s
     return files
 
 
-def run(work: Any) -> Any:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     """The outcome of `work`; Ctrl-C is exit code 130."""
     try:
         return asyncio.run(work)

@@ -5,8 +5,8 @@ import typer
 from bloom.cli.db_check import check
 from bloom.cli.db_import import import_predecessor
 from bloom.cli.db_prune import prune
-from bloom.cli.db_secret import forget_secret
 from bloom.cli.db_schema import downgrade, upgrade
+from bloom.cli.db_secret import forget_secret
 from bloom.cli.exits import EPILOG
 
 app = typer.Typer(help="The database of the runtime.", no_args_is_help=True, epilog=EPILOG)

@@ -59,8 +59,8 @@ def upgrade(database_url: str) -> list[str]:
 
 
 def check_schema(database_url: str) -> None:
-    """Return if this release runs on the schema. Raises ConfigurationError for an older one (or none), UnknownSchema for a newer
-    one that says otherwise, Unavailable.
+    """Return if this release runs on the schema. Raises ConfigurationError for an older one (or none), UnknownSchema for a
+    newer one that says otherwise, Unavailable.
     """
     try:
         with psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC) as connection:
@@ -80,7 +80,7 @@ def _is_newer(connection: psycopg.Connection, revision: str) -> bool:
         return False
     row = connection.execute("select obj_description('bloom.alembic_version'::regclass)").fetchone()
     try:
-        said = json.loads(row[0]) if row else {}
+        said: Any = json.loads(row[0]) if row else None
         if said["revision"] == revision and said["oldest_program"] <= HEAD:
             _log.info("the schema is newer than this release, which runs on it", extra={"revision": revision})
             return True

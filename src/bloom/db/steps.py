@@ -18,7 +18,8 @@ _DROPPED = re.compile(r"drop (?:table|schema) (?:if exists )?([^;]+?)(?: cascade
 _DROPPED_INDEX = re.compile(r"drop index (?:if exists )?([^;]+);")
 _GONE = re.compile(r"\bdrop (?:table|schema|column|type)\b|\brename\b")
 _STRICTER = re.compile(
-    r"\bset not null\b|\btype\b|\badd (?:constraint|check|unique|foreign key)|\badd column [^,]*\bnot null\b(?![^,]*\bdefault\b)"
+    r"\bset not null\b|\btype\b|\badd (?:constraint|check|unique|foreign key)"
+    r"|\badd column [^,]*\bnot null\b(?![^,]*\bdefault\b)"
 )
 _UNIQUE = re.compile(r"create unique index (?:\S+ )?on (\S+)")
 
@@ -56,8 +57,7 @@ def downgrade_step(database_url: str) -> Step:
     revision = current_revision(database_url)
     if revision is None or revision not in known_revisions():
         raise Conflict(
-            f"The schema is at revision {revision or 'none'}, which this release did not make; the release that made it takes it "
-            "back.",
+            f"The schema is at revision {revision or 'none'}, which this release did not make; that one takes it back.",
             code="unknown_schema",
         )
     if _script(revision).down_revision is None:

@@ -75,11 +75,13 @@ class Import:
         for bucket, count in (await source.buckets()).items():
             if self._blobs is None:
                 raise ConfigurationError(
-                    f"{count} artifacts are in the bucket {bucket} of an object store that is not set here: set MINIO_ENDPOINT, "
-                    "MINIO_ACCESS_KEY, MINIO_SECRET_KEY and MINIO_ARTIFACT_BUCKET as the predecessor has them"
+                    f"{count} artifacts are in the bucket {bucket} of an object store that is not set here: set "
+                    "MINIO_ENDPOINT, MINIO_ACCESS_KEY, MINIO_SECRET_KEY and MINIO_ARTIFACT_BUCKET as the predecessor has them"
                 )
             if bucket != self._bucket:
-                raise ConfigurationError(f"{count} artifacts are in the bucket {bucket}: set MINIO_ARTIFACT_BUCKET={bucket}")
+                raise ConfigurationError(
+                    f"{count} artifacts are in the bucket {bucket}: set MINIO_ARTIFACT_BUCKET={bucket}"
+                )
 
     async def _known(self) -> set[str]:
         async with self._database.transaction() as connection:
@@ -107,7 +109,10 @@ class Import:
             values |= {str(row["key"]): row.get("value")} if "key" in row else dict(row)
         amount = self.report.amounts["runtime_settings"]
         amount.found = len(rows)
-        url, key = text(values, "membridge_server_url"), text(values, "membridge_admin_key") or text(values, "admin_key")
+        url, key = (
+            text(values, "membridge_server_url"),
+            text(values, "membridge_admin_key") or text(values, "admin_key"),
+        )
         ours = {"membridge_server_url", "membridge_admin_key", "admin_key"}
         if others := sorted(values.keys() - ours - {"id", "created_at", "updated_at"}):
             self.report.note("runtime_settings", "not taken: there is no such setting here", others)
@@ -186,14 +191,20 @@ class Import:
             if stored is not None:
                 return success, stored
             if output is None:
-                self.report.note("runtime_artifacts", "not taken: its object is not in the store", [str(artifact["id"])])
+                self.report.note(
+                    "runtime_artifacts", "not taken: its object is not in the store", [str(artifact["id"])]
+                )
                 return None, None
-            self.report.note("runtime_artifacts", "its object is not in the store: the result's output is", [str(artifact["id"])])
+            self.report.note(
+                "runtime_artifacts", "its object is not in the store: the result's output is", [str(artifact["id"])]
+            )
         content = output or "" if content is None else content
         task_id, artifact_id = TaskId(str(found.task["id"])), ArtifactId(str(artifact.get("id", "")))
         placement = await self._places.place(task_id, artifact_id, content)
         inline = not placement.chunks
-        return success, Content(placement, None if inline else content[:CUT_CHARS], not inline and len(content) > CUT_CHARS)
+        return success, Content(
+            placement, None if inline else content[:CUT_CHARS], not inline and len(content) > CUT_CHARS
+        )
 
     async def _stored(self, key: str, output: str | None) -> Content | None:
         """An object, looked at from its first byte to its last; it stays where it is."""
@@ -207,14 +218,18 @@ class Import:
                     beginning += piece[:CUT_CHARS]
         except BlobMissing:
             return None
-        columns = {"size_bytes": size, "sha256": digest.hexdigest(), "place": "store", "content": None, "object_key": key}
+        columns = {
+            "size_bytes": size,
+            "sha256": digest.hexdigest(),
+            "place": "store",
+            "content": None,
+            "object_key": key,
+        }
         columns |= {"url": self._blobs.url(key), "moves_to_store": False}
         shown = (beginning.decode(errors="ignore") if output is None else output)[:CUT_CHARS]
         return Content(Placement(columns), shown, size > len(shown.encode()))
 
-    async def _insert(
-        self, planned: Sequence[Planned], chunks: Sequence[tuple[TaskId, ArtifactId, Placement]]
-    ) -> None:
+    async def _insert(self, planned: Sequence[Planned], chunks: Sequence[tuple[TaskId, ArtifactId, Placement]]) -> None:
         leases = [lease for each in planned for lease in each.leases]
         async with self._database.transaction() as connection:
             await _put(connection, "insert_tasks", [each.task for each in planned], leases=len(leases))
@@ -250,7 +265,9 @@ def _worker(row: Row) -> dict[str, Any] | None:
         "max_concurrency": whole(can, "max_concurrency", least=1, most=32, default=1),
         "labels": texts(can, "labels"),
         "ip_addrs": texts(row, "ip_addrs"),
-        "obs_count": whole(row, "obs_count", least=0, most=2**31 - 1, default=0) if row.get("obs_count") is not None else None,
+        "obs_count": whole(row, "obs_count", least=0, most=2**31 - 1, default=0)
+        if row.get("obs_count") is not None
+        else None,
         "registered_at": moment(row, "registered_at"),
         "last_heartbeat": moment(row, "last_heartbeat"),
     }

@@ -116,7 +116,9 @@ def plan(found: Found, success: Success | None, note: Note) -> Planned:
         planned.leases.append(_lease(planned.task, last))
     _make_up(planned, found, success, note)
     if status in ("completed", "failed", "dead"):
-        planned.task |= {name: planned.leases[-1][key] for name, key in (("lease_id", "id"), ("worker_id", "worker_id"))}
+        planned.task |= {
+            name: planned.leases[-1][key] for name, key in (("lease_id", "id"), ("worker_id", "worker_id"))
+        }
     if success is not None:
         _succeed(planned, success, note)
     _fail(planned, found, note)
@@ -222,7 +224,11 @@ def _fail(planned: Planned, found: Found, note: Note) -> None:
 
 def _result(row: Row, lease: dict[str, Any], status: str, artifact_id: str | None, note: Note) -> dict[str, Any]:
     if row.get("worker_id") not in (None, lease["worker_id"]):
-        note("llm_results", "booked to another worker than the one that held the lease: to that one here", [str(row["id"])])
+        note(
+            "llm_results",
+            "booked to another worker than the one that held the lease: to that one here",
+            [str(row["id"])],
+        )
     completed = moment(row, "completed_at")
     lease |= {"status": "released" if status == "success" else "failed", "ended_at": completed or lease["ended_at"]}
     return {

@@ -82,7 +82,7 @@ class Source:
         for table, by_task in children.items():
             rows = await self._rows("of_tasks", table, ids=ids) if self.has(table) else []
             time = _CHILDREN[table]
-            for row in sorted(rows, key=lambda row: (moment(row, time) or "", str(row["id"]))):  # noqa: B023
+            for row in sorted(rows, key=lambda row: (moment(row, time) or "", str(row["id"]))):
                 by_task[row["task_id"]].append(row)
         return [Found(task, *(children[name][task["id"]] for name in _CHILDREN)) for task in tasks]
 

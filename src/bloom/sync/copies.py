@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bloom.blobs.errors import BlobError, BlobMissing
-from bloom.blobs.interface import BlobStore
-from bloom.blobs.interface import all_objects
+from bloom.blobs.interface import BlobStore, all_objects
 from bloom.sync.errors import SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Keys, Version

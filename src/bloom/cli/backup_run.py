@@ -24,7 +24,7 @@ from bloom.cli.exits import ExitCode
 from bloom.cli.tables import print_table
 from bloom.cli.terminal import byte_size, clean_line, print_json
 from bloom.db.local import installed_database, reachable_database
-from bloom.tasks.service.checking import Broken, check
+from bloom.tasks.service.checking import INVARIANTS, Broken, check
 
 T = TypeVar("T")
 
@@ -146,6 +146,7 @@ def restore(archive: str, *, store: bool, force: bool, asked: Asked, as_json: bo
         print(f"restored {sum(verified.summary['tables'].values())} rows and {verified.summary['objects']} objects")
         _tell_left_out(verified, asked)
         show_broken(broken)
+        print(f"{len(INVARIANTS) - len(broken)} of {len(INVARIANTS)} invariants hold")
     if broken:
         raise typer.Exit(ExitCode.FAILED)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from bloom.base.errors import BloomError, ConfigurationError, Conflict
+from bloom.base.errors import BloomError, ConfigurationError, Conflict, Unavailable
 from bloom.db.pool import CONNECT_TIMEOUT_SEC, database_unavailable
 
 HEAD = "0013"
@@ -114,7 +114,15 @@ def alembic(**attributes: Any) -> tuple[Any, list[str]]:
 
 def _run(database_url: str, revision: str | None) -> list[str]:
     config, known = alembic(database_url=database_url)
-    importlib.import_module("alembic.command").upgrade(config, "head")
+    try:
+        importlib.import_module("alembic.command").upgrade(config, "head")
+    except importlib.import_module("sqlalchemy.exc").OperationalError as error:
+        if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise database_unavailable() from error
+        raise Unavailable(
+            "The schema was not upgraded: somebody has held a table for longer than five seconds. Try again.",
+            code="schema_busy",
+        ) from None
     applied = list(reversed(known[: known.index(revision)] if revision else known))
     _log.info("schema upgraded", extra={"applied": ",".join(applied)})
     return applied

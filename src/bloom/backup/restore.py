@@ -91,8 +91,9 @@ async def restore(
         schema.upgrade(verified.head.revision)
         references = tables.drop_references(connection)
         known = tables.known_tables(connection)
-        async for member in reader.members(verified.head, passphrase):
-            await _put(member, connection, known, target)
+        with tables.positions_kept(connection):
+            async for member in reader.members(verified.head, passphrase):
+                await _put(member, connection, known, target)
         tables.make_references(connection, references)
         if target.objects is not None:
             tables.point_to_store(connection, target.objects.url("x").removesuffix("x"))

@@ -24,6 +24,21 @@ where n.nspname in ('bloom', 'membridge') and c.relkind in ('r', 'p') and not c.
   and c.relname <> 'alembic_version' and a.atttypid <> 'xid8'::regtype
 group by n.nspname, c.relname order by n.nspname, c.relname;
 
+-- name: positions
+-- Columns that hold the number of a transaction and do not take the current one by themselves: how far the audit log was read.
+select format('%%I.%%I', n.nspname, c.relname) as name, quote_ident(a.attname) as column
+from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+where n.nspname in ('bloom', 'membridge') and c.relkind = 'r' and a.atttypid = 'xid8'::regtype and a.attnum > 0
+  and not a.attisdropped and not a.atthasdef;
+
+-- name: take_current
+-- All restored entries of the audit log are of this transaction; so is a position among them.
+alter table /* table */ alter column /* column */ set default pg_current_xact_id();
+
+-- name: take_none
+-- As it was.
+alter table /* table */ alter column /* column */ drop default;
+
 -- name: sequences
 -- How far the identities of both schemas have counted.
 select format('%%I.%%I', schemaname, sequencename) as name, last_value as value

@@ -11,9 +11,7 @@ from bloom.cli.counting import Counting
 from bloom.cli.exits import ExitCode, errors_as_exits
 from bloom.cli.options import JsonOption
 from bloom.cli.tables import Cell, print_table, state_cell
-from bloom.cli.terminal import print_json
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+from bloom.cli.terminal import byte_size, print_json
 
 
 def prune(
@@ -82,16 +80,8 @@ async def _prune(url: str, blobs: Any, days: int, *, dry_run: bool) -> dict[str,
 
 
 def _row(state: str, amount: Mapping[str, int]) -> list[str | Cell]:
-    sizes = (_size(amount["database_bytes"]), _size(amount["store_bytes"]))
+    sizes = (byte_size(amount["database_bytes"]), byte_size(amount["store_bytes"]))
     return [state_cell(state), str(amount["tasks"]), str(amount["artifacts"]), *sizes]
-
-
-def _size(count: float) -> str:
-    for unit in _UNITS[:-1]:
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} {_UNITS[-1]}"
 
 
 def _user() -> str:

@@ -252,7 +252,14 @@ def _add_pages(
         asks_for_keys=keys is not None,
         regions=LiveRegions(runtime.hub, runtime.audit.last_id),
     )
-    app.include_router(ui_routes(pages, Services(tasks=runtime.tasks, workers=runtime.workers), keys))
+    services = Services(
+        tasks=runtime.tasks,
+        following=runtime.following,
+        artifacts=runtime.artifacts,
+        audit=runtime.audit,
+        workers=runtime.workers,
+    )
+    app.include_router(ui_routes(pages, services, keys))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 

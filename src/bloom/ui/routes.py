@@ -4,12 +4,18 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Response
 
+from bloom.artifacts.service import ArtifactService
+from bloom.audit.service import AuditService
 from bloom.base.errors import NotFound
+from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.tasks import TaskService
 from bloom.ui.assets import assets
+from bloom.ui.new_task import new_task_routes
 from bloom.ui.overview import overview_routes
 from bloom.ui.pages import Pages
 from bloom.ui.sign_in import sign_in_routes
+from bloom.ui.task import TaskServices, task_routes
+from bloom.ui.tasks import task_list_routes
 from bloom.web.auth import KeyRing
 from bloom.workers.service import WorkerService
 
@@ -21,6 +27,9 @@ class Services:
     """What pages show and do comes from these."""
 
     tasks: TaskService
+    following: FollowService
+    artifacts: ArtifactService
+    audit: AuditService
     workers: WorkerService
 
 
@@ -29,6 +38,11 @@ def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRout
     router = APIRouter(include_in_schema=False)
     router.include_router(sign_in_routes(pages, keys))
     router.include_router(overview_routes(pages, services.tasks, services.workers))
+    router.include_router(task_list_routes(pages, services.tasks))
+    router.include_router(new_task_routes(pages, services.tasks))
+    router.include_router(
+        task_routes(pages, TaskServices(services.tasks, services.following, services.artifacts, services.audit))
+    )
 
     @router.get("/static/{name}")
     async def static(name: str) -> Response:

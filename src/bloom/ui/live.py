@@ -28,8 +28,9 @@ _log = logging.getLogger(__name__)
 class _Region:
     """One region that somebody follows. `html` is None while it cannot be rendered."""
 
-    def __init__(self, render: Render) -> None:
+    def __init__(self, render: Render, every_sec: float) -> None:
         self.render = render
+        self.every_sec = every_sec
         self.html: str | None = None
         self.version = 0
         self.followers = 0
@@ -55,7 +56,7 @@ class _Region:
                     self.changed.notify_all()
             await asyncio.sleep(AT_MOST_EVERY_SEC)
             with suppress(TimeoutError):
-                async with asyncio.timeout(AT_LEAST_EVERY_SEC):
+                async with asyncio.timeout(self.every_sec):
                     await self.stale.wait()
 
 
@@ -68,13 +69,15 @@ class LiveRegions:
         self._regions: dict[Hashable, _Region] = {}
         self._watch: asyncio.Task[None] | None = None
 
-    async def follow(self, key: Hashable, render: Render) -> AsyncGenerator[str | None, None]:
+    async def follow(
+        self, key: Hashable, render: Render, *, every_sec: float = AT_LEAST_EVERY_SEC
+    ) -> AsyncGenerator[str | None, None]:
         """The region as it is, and again whenever it is another; None when it cannot be told. `key` stands for all that the
-        outcome of `render` depends on.
+        outcome of `render` depends on. It is looked at every `every_sec` without news, too.
         """
         region = self._regions.get(key)
         if region is None:
-            region = self._regions[key] = _Region(render)
+            region = self._regions[key] = _Region(render, every_sec)
             region.task = asyncio.create_task(region.keep(), name="live region")
         region.followers += 1
         if self._watch is None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 
+from bloom.artifacts.model import Artifact
 from bloom.artifacts.schemas import ArtifactUrl, RuntimeArtifact, artifact_fields
 from bloom.artifacts.service import ArtifactService, artifact_not_found
 from bloom.base.fields import StorableText
@@ -23,9 +24,8 @@ async def _artifact_id(artifact_id: str) -> ArtifactId:
     return ArtifactId(artifact_id)
 
 
-async def content_answer(artifacts: ArtifactService, artifact_id: ArtifactId, *, ending: str = "") -> Response:
-    """The content, streamed, as a file to be saved: the artifact's id and `ending`. Raises NotFound, Upstream."""
-    artifact = await artifacts.get(artifact_id)
+async def content_answer(artifacts: ArtifactService, artifact: Artifact, *, ending: str = "") -> Response:
+    """The content, streamed, as a file to be saved: the artifact's id and `ending`. Raises Upstream."""
     pieces = artifacts.content(artifact)
     # Taken before the answer begins, so that a store that is down is a 502 and not a cut connection.
     first = await anext(pieces, b"")
@@ -74,7 +74,7 @@ def artifact_routes(artifacts: ArtifactService) -> APIRouter:
     @router.get("/artifacts/{artifact_id}/content", response_class=Response)
     async def content(artifact_id: PathArtifactId) -> Response:
         """The content, streamed."""
-        return await content_answer(artifacts, artifact_id)
+        return await content_answer(artifacts, await artifacts.get(artifact_id))
 
     @router.get("/artifacts/{artifact_id}/url", response_model=ArtifactUrl)
     async def url(artifact_id: PathArtifactId) -> Response:

@@ -148,18 +148,21 @@ class ConnectionService:
     async def _try(self, target: Target) -> ConnectionTest:
         try:
             said = await self._client.call(target, "GET", "/health", retries=0)
-            problem = said.failure
+            problem, code = said.failure, said.refusal[0]
             short = len(json.dumps(said.value)) <= MAX_HEALTH_CHARACTERS  # everybody may ask for it
             known = said.fields is not None and "status" in said.fields
             if problem is None and not (said.is_success and known and short):
                 problem = f"Membridge answered {said.status} to GET /health, not as Membridge does"
-            problem = problem or (await self._client.call(target, "GET", "/agents", retries=0)).failure
+                code = "membridge_not_json"
+            if problem is None:
+                listed = await self._client.call(target, "GET", "/agents", retries=0)
+                problem, code = listed.failure, listed.refusal[0]
         except Upstream as error:
             self.note(target, error)
-            return ConnectionTest(connected=False, error=error.message)
+            return ConnectionTest(connected=False, error=error.message, code=error.code)
         if problem is not None:
             self.health.failed(target.revision, problem)
-            return ConnectionTest(connected=False, error=problem)
+            return ConnectionTest(connected=False, error=problem, code=code)
         self.health.succeeded(target.revision)
         return ConnectionTest(connected=True, health=said.fields)
 

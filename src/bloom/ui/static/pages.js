@@ -98,6 +98,12 @@ for (const area of document.querySelectorAll("textarea[data-drop]")) {
   });
 }
 
+// Times that are typed are those of the reader's clock; without this script they are UTC.
+for (const field of document.querySelectorAll("input[data-zone]")) {
+  field.value = zoned.resolvedOptions().timeZone;
+  for (const place of field.form.querySelectorAll("[data-zone-name]")) place.textContent = field.value;
+}
+
 // A notice belongs to the moment: reloading the page does not repeat it.
 if (document.querySelector("[data-notice]")) {
   const address = new URL(location.href);

@@ -47,7 +47,13 @@ def named(keyed: Replica) -> dict[str, str]:
     task, lease = keyed.leased("worker")
     artifact = told(keyed.complete(task["id"], lease["id"]))["artifact"]
     key = told(keyed.post("/keys", {"name": "a key", "role": "reader"}), 201)
-    return {"task_id": task["id"], "worker_id": "worker", "artifact_id": artifact["id"], "key_id": key["id"], "cid": "0" * 16}
+    return {
+        "task_id": task["id"],
+        "worker_id": "worker",
+        "artifact_id": artifact["id"],
+        "key_id": key["id"],
+        "cid": "0" * 16,
+    }
 
 
 def filled(path: str, named: dict[str, str]) -> str:
@@ -116,7 +122,7 @@ def check_policy(path: str, answer: httpx.Response) -> None:
     assert len(ids) == len(set(ids)), (path, sorted({name for name in ids if ids.count(name) > 1}))
     for field in re.findall(r"<(?:input|select|textarea)\b[^>]*>", page):
         name = re.search(r'\sid="([^"]*)"', field)
-        labelled = "aria-label" in field or (name and f'for="{name[1]}"' in page) or "type=\"checkbox\"" in field
+        labelled = "aria-label" in field or (name and f'for="{name[1]}"' in page) or 'type="checkbox"' in field
         assert 'type="hidden"' in field or labelled, (path, field)
 
 
@@ -132,6 +138,8 @@ def test_what_is_no_path_of_ours_leads_to_the_overview(keyed: Replica, text: str
         assert visitor.post("/language", language="en", next=text).headers["location"] == "/"
 
 
-@pytest.mark.parametrize("text", ["/", "/workers", "/audit?action=task_created&zone=Europe%2FKyiv", "/workers/pi%20one#runs"])
+@pytest.mark.parametrize(
+    "text", ["/", "/workers", "/audit?action=task_created&zone=Europe%2FKyiv", "/workers/pi%20one#runs"]
+)
 def test_paths_of_ours_are_followed(text: str) -> None:
     assert own_path(text) == text

@@ -81,7 +81,11 @@ def test_a_node_is_made_the_leader_after_its_consequence_was_told(
     assert (lease["primary_node_id"], lease["lease_seconds"]) == ("two & more", 6 * 3600)
     assert "The node leads the project now." in words_of(admin.page(f"{HERE}?notice=promoted"))
     entry = told(connected.get("/audit", limit=1))[0]
-    assert (entry["action"], entry["actor"], entry["detail"]["primary_node_id"]) == ("leadership_promote", "admin", "two & more")
+    assert (entry["action"], entry["actor"], entry["detail"]["primary_node_id"]) == (
+        "leadership_promote",
+        "admin",
+        "two & more",
+    )
 
 
 def test_a_sync_is_ordered_and_its_progress_seen(connected: Replica, control_plane: Membridge, admin: Visitor) -> None:
@@ -93,7 +97,11 @@ def test_a_sync_is_ordered_and_its_progress_seen(connected: Replica, control_pla
     (job,) = told(control_plane.post("/agents/pi/commands"))["jobs"]
     told(control_plane.post(f"/agents/pi/jobs/{job['id']}/report", {"status": "running", "progress": 0.25}))
     assert 'value="0.25"' in admin.page(HERE) and "25%" in words_of(admin.page(HERE))
-    told(control_plane.post(f"/agents/pi/jobs/{job['id']}/report", {"status": "failed", "detail": "<b>the disk</b> is full"}))
+    told(
+        control_plane.post(
+            f"/agents/pi/jobs/{job['id']}/report", {"status": "failed", "detail": "<b>the disk</b> is full"}
+        )
+    )
     page = admin.page(HERE)
     assert "<b>the disk" not in page and "&lt;b&gt;the disk&lt;/b&gt; is full" in page and "<progress" not in page
     entry = told(connected.get("/audit", limit=1))[0]

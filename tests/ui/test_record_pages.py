@@ -70,7 +70,9 @@ def test_lists_of_artifacts_go_on_to_the_next_page(replica: Replica, visitor: Vi
     assert "No artifacts here" in words_of(visitor.page("/artifacts", task_id=task["id"]))
 
 
-def test_what_is_in_a_store_that_is_away_says_so(start_replica: StartReplica, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_in_a_store_that_is_away_says_so(
+    start_replica: StartReplica, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("store")
     replica = start_replica(BLOOM_BLOB_DIR=str(folder))
     replica.register("worker")
@@ -96,20 +98,25 @@ def test_the_audit_log_is_filtered(replica: Replica, visitor: Visitor) -> None:
     assert "worker_registered" in visitor.page("/audit", until=ahead, action="worker_registered").split("</form>")[-1]
 
 
-def test_times_are_of_the_zone_that_the_browser_names(replica: Replica, visitor: Visitor) -> None:
+def test_times_are_of_the_zone_that_the_script_tells(replica: Replica, visitor: Visitor) -> None:
     replica.register("in a zone")
     entry = next(e for e in told(replica.get("/audit", limit=1000)) if e["entity_id"] == "in a zone")
     moment = datetime.fromtimestamp(entry["timestamp"] / 1000, UTC)
     asked = {"entity_id": "in a zone", "since": (moment + timedelta(hours=5, seconds=-5)).strftime("%Y-%m-%dT%H:%M:%S")}
-    assert visitor.page("/audit", **asked, zone="Asia/Karachi").count('<tr id="entry-') == 1  # five hours ahead of UTC
+    assert visitor.page("/audit", **asked, since_offset="-300").count('<tr id="entry-') == 1  # five hours ahead of UTC
     assert visitor.page("/audit", **asked).count('<tr id="entry-') == 0
-    unknown = visitor.page("/audit", zone="Nowhere/At_all")
-    assert "data-zone" not in unknown and "(UTC)" in words_of(unknown).replace("( UTC )", "(UTC)")
+    assert visitor.page("/audit", **asked, since_offset="nonsense").count('<tr id="entry-') == 0
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("action", "nonsense"), ("since", "yesterday"), ("until", "9999-99-99T00:00"), ("actor", "\x00"), ("since", "0001-01-01T00:00+14:00")],
+    [
+        ("action", "nonsense"),
+        ("since", "yesterday"),
+        ("until", "9999-99-99T00:00"),
+        ("actor", "\x00"),
+        ("since", "0001-01-01T00:00+14:00"),
+    ],
 )
 def test_a_bad_filter_is_told_at_its_field_and_kept(visitor: Visitor, field: str, value: str) -> None:
     answer = visitor.get("/audit", **{field: value, "entity_id": "kept"})

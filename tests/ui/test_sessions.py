@@ -156,7 +156,9 @@ def test_every_replica_knows_a_session_and_another_admin_key_ends_it(start_repli
 def test_the_api_takes_no_session(keyed: Replica, path: str) -> None:
     cookie = sessions_of_the_runtime().open("admin")
     assert status_with(keyed, cookie, path) == 401
-    answer = keyed.http.post(f"{keyed.url}/api/runtime/keys", json={"name": "x", "role": "admin"}, headers=_only_cookie(cookie))
+    answer = keyed.http.post(
+        f"{keyed.url}/api/runtime/keys", json={"name": "x", "role": "admin"}, headers=_only_cookie(cookie)
+    )
     assert answer.status_code == 401
 
 

@@ -111,7 +111,9 @@ def test_a_bad_new_key_is_told_at_its_field(
     told(keyed.post("/keys", {"name": "taken", "role": "reader"}), 201)
     whole = {"name": "a new one", "role": "reader", "worker_name": "", "life": "0", **fields}
     answer = admin.post("/settings/keys", on="/settings", **whole)
-    assert answer.status_code == 400 and f'id="{problem}"' in answer.text and "bloom_" not in answer.text.split("<main")[1]
+    assert (
+        answer.status_code == 400 and f'id="{problem}"' in answer.text and "bloom_" not in answer.text.split("<main")[1]
+    )
     assert len(told(keyed.get("/keys"))) == 1
     assert admin.post("/settings/keys", on="/settings", **{**whole, "role": "join"}).status_code == 400
 

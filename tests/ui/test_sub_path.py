@@ -6,7 +6,18 @@ import pytest
 from tests.real_runtime import Replica, StartReplica
 from visitor import ADMIN_KEY, Visitor, words_of
 
-PAGES = ("/", "/workers", "/workers/pi", "/workers/pi/remove", "/add-worker", "/artifacts", "/leases", "/audit", "/membridge", "/settings")
+PAGES = (
+    "/",
+    "/workers",
+    "/workers/pi",
+    "/workers/pi/remove",
+    "/add-worker",
+    "/artifacts",
+    "/leases",
+    "/audit",
+    "/membridge",
+    "/settings",
+)
 
 
 @pytest.fixture

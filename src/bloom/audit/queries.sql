@@ -15,6 +15,14 @@ where id < coalesce(%(before)s, 9223372036854775807)
 order by id desc
 limit %(limit)s;
 
+-- name: of_entity
+-- The newest entries on one thing, newest first. The few of its id are read, then sorted.
+select id, at, action, entity_type, entity_id, actor, detail
+from bloom.audit_log
+where entity_id = %(entity_id)s and entity_type = %(entity_type)s
+order by id desc
+limit %(limit)s;
+
 -- name: in_commit_order
 -- Entries behind the position (tx, id) of transactions that are older than every one under way: no entry can come before
 -- them any more, however late its transaction commits.

@@ -18,6 +18,12 @@ async def page(connection: Connection, wanted: AuditFilter, *, before: int | Non
     return [AuditEntry(**row) for row in await cursor.fetchall()]
 
 
+async def of_entity(connection: Connection, entity_type: str, entity_id: str, *, limit: int) -> list[AuditEntry]:
+    """The newest entries on one thing, newest first."""
+    params = {"entity_type": entity_type, "entity_id": entity_id, "limit": limit}
+    return [AuditEntry(**row) for row in await fetch_all(connection, _SQL["of_entity"], params)]
+
+
 async def in_commit_order(connection: Connection, *, after: Position, limit: int) -> list[tuple[Position, AuditEntry]]:
     """Up to `limit` entries behind `after`, with their positions. Nothing will ever come between them."""
     rows = await fetch_all(connection, _SQL["in_commit_order"], {"tx": str(after.tx), "id": after.id, "limit": limit})

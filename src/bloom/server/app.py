@@ -264,6 +264,7 @@ def _add_pages(
         connections=runtime.connections,
         membridge=MembridgeService(runtime.connections),
         database=runtime.database,
+        following=runtime.following,
     )
     app.include_router(ui_routes(pages, services, keys))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)

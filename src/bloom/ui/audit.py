@@ -2,11 +2,9 @@
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import QueryParams
@@ -18,11 +16,13 @@ from bloom.audit.service import PAGE, AuditService
 from bloom.base.errors import InvalidInput
 from bloom.base.text import is_storable
 from bloom.ui.listing import PAGE_ROWS, before_of, cursor_after, split
+from bloom.ui.moments import moment_of
 from bloom.ui.notices import N_
 from bloom.ui.pages import Pages, Viewer
 
 _TEXTS = ("actor", "entity_type", "entity_id")
 _TIMES = ("since", "until")
+_OFFSETS = ("since_offset", "until_offset")
 _LONGEST = 512
 _NO_ACTION = N_("There is no such action.")
 _NO_TIME = N_("This must be a date and a time, such as 2030-01-31T12:00.")
@@ -31,10 +31,9 @@ _NO_TEXT = N_("This can be the name of nothing.")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the form says. `zone`: in which its times are; None where this machine does not know it, then they are UTC."""
+    """What the form says."""
 
     values: Mapping[str, str]
-    zone: str | None
     wanted: AuditFilter
     problems: Mapping[str, str]
 
@@ -49,13 +48,12 @@ def audit_pages(pages: Pages, audit: AuditService) -> APIRouter:
         if not asked.problems:
             found = await audit.page(asked.wanted, before=before_of(query), limit=PAGE_ROWS + 1)
         shown, more = split(found)
-        given = {**asked.values, "zone": asked.zone}
         return {
             "entries": [(entry, json.dumps(entry.detail, ensure_ascii=False)) for entry in shown],
             "actions": [action.value for action in AuditAction],
-            "asked": asked,
-            "next_url": pages.url("/audit", **given, cursor=cursor_after(shown[-1].id)) if more else None,
-            "download_url": pages.url("/audit/download", **given),
+            "asked": asked.values,
+            "next_url": pages.url("/audit", **asked.values, cursor=cursor_after(shown[-1].id)) if more else None,
+            "download_url": pages.url("/audit/download", **asked.values),
             "problems": {name: viewer.language.say(text) for name, text in asked.problems.items()},
             "status": 400 if asked.problems else 200,
         }
@@ -84,28 +82,19 @@ async def _lines(audit: AuditService, wanted: AuditFilter, found: list[AuditEntr
 
 
 def _read(query: QueryParams) -> _Asked:
-    values = {name: query.get(name, "").strip() for name in ("action", *_TEXTS, *_TIMES)}
+    values = {name: query.get(name, "").strip() for name in ("action", *_TEXTS, *_TIMES, *_OFFSETS)}
     problems = {name: _NO_TEXT for name in _TEXTS if len(values[name]) > _LONGEST or not is_storable(values[name])}
     action = values["action"]
     if action and action not in tuple(AuditAction):
         problems["action"] = _NO_ACTION
-    name, zone = _zone(query.get("zone", ""))
     moments: dict[str, datetime] = {}
     for field in _TIMES:
         if values[field]:
             try:
-                moment = datetime.fromisoformat(values[field])
-                moments[field] = (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+                moments[field] = moment_of(values[field], values[f"{field}_offset"])
             except (ValueError, OverflowError):
                 problems[field] = _NO_TIME
     if problems:
-        return _Asked(values, name, AuditFilter(), problems)
+        return _Asked(values, AuditFilter(), problems)
     texts = {field: values[field] or None for field in _TEXTS}
-    return _Asked(values, name, AuditFilter(AuditAction(action) if action else None, **texts, **moments), {})
-
-
-def _zone(name: str) -> tuple[str | None, tzinfo]:
-    with suppress(ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-        if name:
-            return name, ZoneInfo(name)
-    return (None, UTC) if name else ("UTC", UTC)
+    return _Asked(values, AuditFilter(AuditAction(action) if action else None, **texts, **moments), {})

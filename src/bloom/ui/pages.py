@@ -1,10 +1,11 @@
 """What all pages share: who looks, in which language, the frame around the content, forms that no other site can send."""
 
+import json
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -124,8 +125,8 @@ class Pages:
     def live_page(
         self, router: APIRouter, path: str, name: str, load: Load, *, every_sec: float = AT_LEAST_EVERY_SEC
     ) -> None:
-        """Serve `name`.html at `path`, and at `/live<path>` its part `name`_region.html, again whenever it changed; it is looked
-        at every `every_sec` without news, too.
+        """Serve `name`.html at `path`, and at `/live<path>` its part `name`_region.html, again whenever it changed; it is
+        looked at every `every_sec` without news, too.
         """
 
         async def whole(request: Request) -> Response:
@@ -142,12 +143,13 @@ class Pages:
                 return self.render(f"{name}_region.html", viewer, form_token=None, **await load(params, viewer))
 
             key = (name, str(params), viewer.language.code, viewer.role)
-            return event_stream(self._events(self.regions.follow(key, render, every_sec=every_sec)))
+            return event_stream(self.region_events(self.regions.follow(key, render, every_sec=every_sec)))
 
         router.add_api_route(path, whole, methods=["GET"], name=name)
         router.add_api_route(f"/live{path}", live, methods=["GET"], name=f"live {name}")
 
-    async def _events(self, states: AsyncGenerator[str | None, None]) -> AsyncGenerator[SseEvent, None]:
+    async def region_events(self, states: AsyncGenerator[str | None, None]) -> AsyncGenerator[SseEvent, None]:
+        """The states of a region as its page takes them."""
         async with aclosing(states):
             async for html in states:
                 yield SseEvent(text="", event="stale") if html is None else SseEvent(text=html, event="region")
@@ -193,6 +195,7 @@ class Pages:
                 "asks_for_keys": self.asks_for_keys,
             }
             environment.globals.update(shared)
+            environment.filters["json_text"] = partial(json.dumps, ensure_ascii=False)
             self._environments[wanted.code] = environment
         return environment
 

@@ -9,6 +9,7 @@ from bloom.audit.service import AuditService
 from bloom.base.errors import NotFound
 from bloom.db.pool import Database
 from bloom.keys.service import KeyService
+from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.tasks import TaskService
@@ -17,10 +18,13 @@ from bloom.ui.assets import assets
 from bloom.ui.audit import audit_pages
 from bloom.ui.leases import lease_pages
 from bloom.ui.membridge import membridge_pages
+from bloom.ui.new_task import new_task_routes
 from bloom.ui.overview import overview_routes
 from bloom.ui.pages import Pages
 from bloom.ui.settings import settings_pages
 from bloom.ui.sign_in import sign_in_routes
+from bloom.ui.task import TaskServices, task_routes
+from bloom.ui.tasks import task_list_routes
 from bloom.ui.workers import worker_pages
 from bloom.upstream.looking import MembridgeService
 from bloom.upstream.service import ConnectionService
@@ -35,11 +39,12 @@ class Services:
     """What pages show and do comes from these."""
 
     tasks: TaskService
+    following: FollowService
+    artifacts: ArtifactService
+    audit: AuditService
     workers: WorkerService
     removal: WorkerRemovalService
     holding: HoldingService
-    artifacts: ArtifactService
-    audit: AuditService
     keys: KeyService
     connections: ConnectionService
     membridge: MembridgeService
@@ -58,6 +63,11 @@ def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRout
     router.include_router(membridge_pages(pages, services.membridge))
     router.include_router(
         settings_pages(pages, services.connections, services.keys, services.artifacts, services.database)
+    )
+    router.include_router(task_list_routes(pages, services.tasks))
+    router.include_router(new_task_routes(pages, services.tasks))
+    router.include_router(
+        task_routes(pages, TaskServices(services.tasks, services.following, services.artifacts, services.audit))
     )
 
     @router.get("/static/{name}")

@@ -367,6 +367,13 @@ from bloom.leases l join bloom.tasks t on t.id = l.task_id
 where l.worker_id = %(worker_id)s and l.status = 'active'
 order by l.seq;
 
+-- name: attempts
+-- The leases of one task, oldest first.
+select id as lease_id, worker_id, status, started_at, expires_at, ended_at
+from bloom.leases
+where task_id = %(task_id)s
+order by seq;
+
 -- name: has_held
 -- Whether a worker holds or held a lease of a task.
 select exists (

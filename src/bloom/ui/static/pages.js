@@ -44,21 +44,45 @@ document.addEventListener("htmx:sseClose", (event) => {
   if (event.detail?.type === "message" && state) state.hidden = true;
 });
 
-const lastSeen = new WeakMap();
 document.addEventListener("htmx:sseBeforeMessage", (event) => {
   const message = event.detail;
+  const log = event.target.dataset;
   if (message.type === "stale") {
     show("stale");
     event.preventDefault();
     return;
   }
   show("live");
-  // A connection that is opened anew begins at the beginning: what is here already is passed over.
-  const id = Number(message.lastEventId);
-  if (message.lastEventId && id <= (lastSeen.get(event.target) ?? Number(event.target.dataset?.after ?? 0))) event.preventDefault();
-  else if (message.lastEventId) lastSeen.set(event.target, id);
+  // What a log shows already is passed over, and a connection that is opened anew begins behind it.
+  if (log?.after === undefined) return;
+  if (Number(message.lastEventId) <= Number(log.after)) event.preventDefault();
+  else log.after = message.lastEventId;
 });
-document.addEventListener("htmx:sseMessage", (event) => ready(event.target));
+if (window.htmx) {
+  htmx.createEventSource = (address) => {
+    const url = new URL(address, location);
+    const log = document.querySelector("[data-after]");
+    if (log) url.searchParams.set("after", log.dataset.after);
+    return new EventSource(url);
+  };
+  // A region that changes leaves alone what the reader opened or ticked, and what fills itself.
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name, element) => !(name === "checked" || (name === "open" && element.matches("details"))),
+    beforeNodeMorphed: (element) => !(element.dataset?.keep !== undefined),
+  });
+}
+
+document.addEventListener("htmx:sseMessage", (event) => {
+  const place = event.target;
+  // Thinking that came in several messages is folded into one.
+  for (const part of place.querySelectorAll("[data-joins]")) {
+    const before = part.previousElementSibling;
+    if (!before?.matches("[data-joins]")) continue;
+    before.lastElementChild.append(...part.lastElementChild.childNodes);
+    part.remove();
+  }
+  ready(place);
+});
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
@@ -98,16 +122,22 @@ for (const area of document.querySelectorAll("textarea[data-drop]")) {
   });
 }
 
-// Times that are typed are those of the reader's clock; without this script they are UTC.
-for (const field of document.querySelectorAll("input[data-zone]")) {
-  field.value = zoned.resolvedOptions().timeZone;
-  for (const place of field.form.querySelectorAll("[data-zone-name]")) place.textContent = field.value;
+// A moment that a person enters is in the person's zone: a hidden field tells its offset.
+for (const field of document.querySelectorAll("input[data-offset]")) {
+  const tell = () => {
+    const moment = field.value ? new Date(field.value) : new Date();
+    document.getElementById(field.dataset.offset).value = String(moment.getTimezoneOffset());
+  };
+  field.addEventListener("input", tell);
+  tell();
+  for (const zone of document.querySelectorAll("[data-zone]")) zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
 }
 
 // A notice belongs to the moment: reloading the page does not repeat it.
-if (document.querySelector("[data-notice]")) {
+const notice = document.querySelector("[data-notice]");
+if (notice) {
   const address = new URL(location.href);
-  address.searchParams.delete("notice");
+  for (const name of notice.dataset.notice.split(" ")) address.searchParams.delete(name);
   history.replaceState(null, "", address);
 }
 ready(document);

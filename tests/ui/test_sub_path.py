@@ -8,6 +8,7 @@ from visitor import ADMIN_KEY, Visitor, words_of
 
 PAGES = (
     "/",
+    "/tasks",
     "/workers",
     "/workers/pi",
     "/workers/pi/remove",

@@ -70,6 +70,7 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "leases_page": {"before": None, "limit": 10},
         "leases_page_by_status": {"before": 15_000, "limit": 10, "status": "failed"},
         "leases_of_worker": {"worker_id": "w1"},
+        "held_by_worker": {"worker_id": "w1", "cut": 10},
         "attempts": {"task_id": "t1"},
         "has_held": {"task_id": "t1", "worker_id": "w1"},
         "leases_of_request": {"worker_ids": ["w1"], "request_ids": ["r1"]},
@@ -118,7 +119,10 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "orphans": {"keys": ["k"], "task_ids": ["t1"], "artifact_ids": ["a1"]},
     },
     ("bloom.audit", "queries.sql"): {
-        "page": {"before": None, "limit": 10},
+        "page": {
+            "before": None, "limit": 10, "action": None, "actor": None, "entity_type": None, "entity_id": None, "since": None,
+            "until": None,
+        },
         "in_commit_order": {"tx": "1", "id": 0, "limit": 10},
     },
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica
-from tests.ui.visitor import Visitor
+from visitor import Visitor
 
 FORM = "/tasks/new"
 LEAST = {"prompt": "Do it.", "agent_slug": "default"}
@@ -39,11 +39,11 @@ def visitor(runtime: Replica) -> Generator[Visitor]:
 
 def created(visitor: Visitor, runtime: Replica, **fields: Any) -> dict[str, Any]:
     """The task that the form made, to whose page it led."""
-    answer = visitor.post(FORM, at=FORM, **fields)
+    answer = visitor.post(FORM, on=FORM, **fields)
     assert answer.status_code == 303, answer.text
     found = re.fullmatch(r"/tasks/([^/?]+)\?notice=task_created", answer.headers["location"])
     assert found is not None
-    assert "The task is in the queue." in visitor.read(answer.headers["location"])
+    assert "The task is in the queue." in visitor.page(answer.headers["location"])
     return runtime.task(found[1])
 
 
@@ -83,11 +83,11 @@ def test_a_prompt_and_an_agent_are_enough_and_each_task_gets_a_context_of_its_ow
 def test_a_form_that_is_sent_twice_makes_one_task(
     runtime: Replica, visitor: Visitor, database: FreshDatabase
 ) -> None:
-    key = value_of(visitor.read(FORM), "idempotency_key")
+    key = value_of(visitor.page(FORM), "idempotency_key")
     assert created(visitor, runtime, **LEAST, idempotency_key=key) == created(
         visitor, runtime, **LEAST, idempotency_key=key
     )
-    answer = visitor.post(FORM, at=FORM, **{**LEAST, "prompt": "Another."}, idempotency_key=key)
+    answer = visitor.post(FORM, on=FORM, **{**LEAST, "prompt": "Another."}, idempotency_key=key)
     assert answer.status_code == 400 and "This key was used for another task" in answer.text
     assert database.value("select count(*) from bloom.tasks") == 1
 
@@ -97,7 +97,7 @@ def test_a_prompt_comes_as_a_file_too(runtime: Replica, visitor: Visitor) -> Non
     assert created(visitor, runtime, prompt="", agent_slug="a", files={"prompt_file": file})["prompt"] == "З файлу"
     for content, typed, problem in ((b"\xff\xfe\x00", "", "text file in UTF-8"), (b"x", "y", "not both")):
         sent = {"prompt_file": ("prompt.txt", content)}
-        answer = visitor.post(FORM, at=FORM, prompt=typed, agent_slug="a", files=sent)
+        answer = visitor.post(FORM, on=FORM, prompt=typed, agent_slug="a", files=sent)
         assert answer.status_code == 400 and problem in answer.text
 
 
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_told_at_its_field_and_the_rest_is_kept(
     quiet_runtime: Replica, name: str, value: str, words: str
 ) -> None:
     with Visitor(quiet_runtime.url) as visitor:
-        answer = visitor.post(FORM, at=FORM, **{**ALL, "idempotency_key": "", name: value})
+        answer = visitor.post(FORM, on=FORM, **{**ALL, "idempotency_key": "", name: value})
     assert answer.status_code == 400
     told = re.search(rf'id="{name}-problem">([^<]*)<', answer.text)
     assert told is not None and words in told[1]
@@ -135,24 +135,24 @@ def test_what_does_not_fit_is_told_at_its_field_and_the_rest_is_kept(
 
 
 def test_problems_are_told_in_the_readers_language(quiet_runtime: Replica) -> None:
-    with Visitor(quiet_runtime.url, language="uk") as visitor:
-        answer = visitor.post(FORM, at=FORM, **{**LEAST, "max_attempts": "11"})
+    with Visitor(quiet_runtime.url, **{"Accept-Language": "uk"}) as visitor:
+        answer = visitor.post(FORM, on=FORM, **{**LEAST, "max_attempts": "11"})
     assert "Має бути не більше ніж 10" in answer.text
 
 
 def test_the_last_values_are_kept_but_the_prompt_is_not(runtime: Replica, visitor: Visitor) -> None:
     created(visitor, runtime, **ALL)
-    page = visitor.read(FORM)
+    page = visitor.page(FORM)
     for name in ("agent_slug", "context_id", "timeout_sec", "labels", "concurrency_key"):
         assert value_of(page, name) == ALL[name]
     assert "line two" not in page and value_of(page, "run_at") == "" and value_of(page, "idempotency_key") != "k1"
     visitor.http.cookies.set("bloom_new_task", "W10", path="/")
-    assert value_of(visitor.read(FORM), "agent_slug") == "default"
+    assert value_of(visitor.page(FORM), "agent_slug") == "default"
 
 
 def test_run_again_begins_with_all_that_the_task_had(runtime: Replica, visitor: Visitor) -> None:
     task = created(visitor, runtime, **ALL)
-    page = visitor.read(FORM, **{"from": task["id"]})
+    page = visitor.page(FORM, **{"from": task["id"]})
     assert "Line one\nline two</textarea>" in page
     assert value_of(page, "labels") == "gpu, big" and value_of(page, "budget") == "0.5"
     assert visitor.get(FORM, **{"from": "no such"}).status_code == 404

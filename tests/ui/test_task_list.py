@@ -6,12 +6,11 @@ from collections.abc import Generator
 import pytest
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, StartReplica
-from tests.ui.visitor import Visitor
+from visitor import ADMIN_KEY, Visitor, signed_in
 
+from bloom.base.roles import Role
 from bloom.tasks.service import tasks as service
 from bloom.ui import tasks as pages
-
-KEY = "the-key-of-the-admin-who-tests"
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_each_filter_finds_its_own(runtime: Replica, visitor: Visitor) -> None:
         ({"text": "nothing"}, []),
         ({}, ["Held", "Sums of МІСЯЦЬ", "Plain"]),
     ):
-        assert prompts(visitor.read("/tasks", **filters)) == found, filters
+        assert prompts(visitor.page("/tasks", **filters)) == found, filters
 
 
 def test_pages_follow_one_another_and_keep_the_filters(
@@ -56,7 +55,7 @@ def test_pages_follow_one_another_and_keep_the_filters(
         runtime.create(prompt=f"p{number}", agent_slug="a" if number != 2 else "b")
     path, found = "/tasks?agent=a", []
     while path:
-        page = visitor.read(path)
+        page = visitor.page(path)
         found.append(prompts(page))
         path = next(iter(links(page, "next")), "")
     assert found == [["p4", "p3"], ["p1", "p0"]]
@@ -68,10 +67,10 @@ def test_a_search_looks_at_so_many_tasks_and_then_asks_whether_to_go_on(
     monkeypatch.setattr(service, "REACH", 3)
     for prompt in ("needle", "hay", "hay", "hay", "hay"):
         runtime.create(prompt=prompt)
-    page = visitor.read("/tasks", text="needle")
+    page = visitor.page("/tasks", text="needle")
     assert prompts(page) == [] and "Nothing found so far" in page and "Look further back" in page
     (further,) = links(page, "next")
-    page = visitor.read(further)
+    page = visitor.page(further)
     assert prompts(page) == ["needle"] and not links(page, "next")
 
 
@@ -83,7 +82,7 @@ def test_those_ticked_are_cancelled_or_requeued_and_the_rest_is_told(runtime: Re
     ids = [first["id"], second["id"], done["id"]]
     answer = visitor.post("/tasks/change", what="cancel", id=ids, back="/tasks?agent=agent")
     assert answer.status_code == 303 and answer.headers["location"].startswith("/tasks?agent=agent&")
-    page = visitor.read(answer.headers["location"])
+    page = visitor.page(answer.headers["location"])
     assert "2 tasks are cancelled" in page and "1 task stayed as it was" in page
     assert [runtime.task(task_id)["status"] for task_id in ids] == ["cancelled", "cancelled", "completed"]
     answer = visitor.post("/tasks/change", what="requeue", id=ids[:1], back="//evil.example")
@@ -103,21 +102,20 @@ def test_a_filter_that_cannot_be_names_the_field(quiet_runtime: Replica, query: 
 
 def test_an_empty_list_says_how_to_begin(quiet_runtime: Replica) -> None:
     with Visitor(quiet_runtime.url) as visitor:
-        assert "Nothing was submitted yet" in visitor.read("/tasks")
-        assert "No task is like this" in visitor.read("/tasks", text="x")
-    with Visitor(quiet_runtime.url, language="uk") as visitor:
-        assert "Ще нічого не надіслано" in visitor.read("/tasks")
+        assert "Nothing was submitted yet" in visitor.page("/tasks")
+        assert "No task is like this" in visitor.page("/tasks", text="x")
+    with Visitor(quiet_runtime.url, **{"Accept-Language": "uk"}) as visitor:
+        assert "Ще нічого не надіслано" in visitor.page("/tasks")
 
 
 def test_a_reader_looks_and_changes_nothing(start_replica: StartReplica, database: FreshDatabase) -> None:
-    runtime = start_replica(RUNTIME_API_KEY=KEY)
+    runtime = start_replica(RUNTIME_API_KEY=ADMIN_KEY)
     task = runtime.create()
-    key = runtime.post("/keys", {"name": "looks", "role": "reader"}).json()["key"]
     path = f"/tasks/{task['id']}"
-    with Visitor(runtime.url, key) as reader, Visitor(runtime.url, KEY) as admin:
-        for page in (reader.read("/tasks"), reader.read(path)):
+    with signed_in(runtime, Role.READER) as reader, signed_in(runtime) as admin:
+        for page in (reader.page("/tasks"), reader.page(path)):
             assert "New task" not in page and "Cancel" not in page and "again with changes" not in page
-        assert "Cancel" in admin.read(path)
+        assert "Cancel" in admin.page(path)
         assert reader.get("/tasks/new").status_code == 403
         for form in ("/tasks/new", "/tasks/change", f"{path}/cancel", f"{path}/requeue"):
             assert reader.post(form, what="cancel", id=task["id"], prompt="x", agent_slug="a").status_code == 403, form

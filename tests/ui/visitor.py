@@ -1,43 +1,74 @@
-"""A browser without scripts, as far as pages need one: it keeps cookies and sends the token of its forms."""
+"""A person with a browser that runs no scripts: pages by HTTP, with cookies and the forms that the pages hold."""
 
+import html
 import re
-from html import unescape
-from types import TracebackType
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import httpx
+from tests.real_runtime import Replica, told
 
-_TOKEN = re.compile(r'name="form-token" content="([^"]*)"')
+from bloom.base.roles import Role
+
+ADMIN_KEY = "the key of the environment"
+_TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
+_LANGUAGE = {"Accept": "text/html", "Accept-Language": "en"}
 
 
 class Visitor:
-    """Visits pages below `url`; with a key it signs in first."""
+    """Looks at the pages of `url`; `base` is the path below which they are."""
 
-    def __init__(self, url: str, key: str | None = None, *, language: str = "en") -> None:
-        headers = {"Accept": "text/html", "Accept-Language": language}
-        self.http = httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30)
-        if key is not None:
-            answer = self.post("/sign-in", at="/sign-in", key=key)
-            assert answer.status_code == 303, answer.text
+    def __init__(self, url: str, *, base: str = "", **headers: str) -> None:
+        self.base = base
+        self.http = httpx.Client(base_url=url, headers={**_LANGUAGE, **headers}, timeout=30, trust_env=False)
 
-    def get(self, path: str, **params: str | int) -> httpx.Response:
-        return self.http.get(path, params=params or None)
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        return self.http.get(self.base + path, params=query or None)
 
-    def read(self, path: str, **params: str | int) -> str:
-        """The page, which is there."""
-        answer = self.get(path, **params)
+    def page(self, path: str, **query: Any) -> str:
+        """The text of a page that is there."""
+        answer = self.get(path, **query)
         assert answer.status_code == 200, (answer.status_code, answer.text[:2000])
         return answer.text
 
-    def post(self, path: str, *, at: str = "/tasks", files: Any = None, **fields: Any) -> httpx.Response:
-        """The answer to a form of the page `at`."""
-        found = _TOKEN.search(self.get(at).text)
-        assert found is not None
-        data = {"form_token": unescape(found[1]), **fields}
-        return self.http.post(path, data=data, files=files, headers={"Sec-Fetch-Site": "same-origin"})
+    def token(self, path: str = "/sign-in") -> str:
+        """What forms of this visitor's session carry."""
+        found = _TOKEN.search(self.get(path).text)
+        assert found, path
+        return found[1]
+
+    def post(
+        self, path: str, *, on: str = "/workers", files: Any = None, **fields: str | Sequence[str]
+    ) -> httpx.Response:
+        """Send the form that the page `on` holds (any page has the token)."""
+        return self.http.post(self.base + path, data={"form_token": self.token(on), **fields}, files=files)
+
+    def sign_in(self, key: str, **fields: str) -> httpx.Response:
+        return self.post("/sign-in", on="/sign-in", key=key, **fields)
+
+    def close(self) -> None:
+        self.http.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.http.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def signed_in(replica: Replica, role: Role = Role.ADMIN, **headers: str) -> Generator[Visitor]:
+    """A visitor with a key of this role."""
+    key = ADMIN_KEY
+    if role is not Role.ADMIN:
+        name = f"{role} {len(told(replica.get('/keys')))}"
+        key = told(replica.post("/keys", {"name": name, "role": role}), 201)["key"]
+    with Visitor(replica.url, **headers) as visitor:
+        assert visitor.sign_in(key).status_code == 303
+        yield visitor
+
+
+def words_of(page: str) -> str:
+    """What of a page is read: no tags, one space between words."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())

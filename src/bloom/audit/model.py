@@ -49,6 +49,7 @@ class AuditAction(StrEnum):
     CONFIG_UPDATED = "config_updated"
     CONNECTION_TEST = "connection_test"
     LEADERSHIP_PROMOTE = "leadership_promote"
+    SYNC_ORDERED = "sync_ordered"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,6 +58,18 @@ class Position:
 
     tx: int
     id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries are asked for; None: any. `since` is included, `until` is not."""
+
+    action: AuditAction | None = None
+    actor: str | None = None
+    entity_type: str | None = None
+    entity_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,17 @@
 -- The audit log is written by the statements of the other slices; here it is only read.
 
 -- name: page
--- One page of entries, newest first, before the entry `before`.
+-- One page of entries, newest first, before the entry `before`, of those that are wanted (null: any). Planned anew each time:
+-- which index serves depends on how rare the wanted ones are.
 select id, at, action, entity_type, entity_id, actor, detail
 from bloom.audit_log
 where id < coalesce(%(before)s, 9223372036854775807)
+  and (%(action)s::text is null or action = %(action)s)
+  and (%(actor)s::text is null or actor = %(actor)s)
+  and (%(entity_type)s::text is null or entity_type = %(entity_type)s)
+  and (%(entity_id)s::text is null or entity_id = %(entity_id)s)
+  and (%(since)s::timestamptz is null or at >= %(since)s)
+  and (%(until)s::timestamptz is null or at < %(until)s)
 order by id desc
 limit %(limit)s;
 

@@ -1,16 +1,21 @@
 """Typed calls of the audit log's SQL."""
 
-from bloom.audit.model import AuditEntry, Position
+from dataclasses import asdict
+from typing import Any
+
+from bloom.audit.model import AuditEntry, AuditFilter, Position
 from bloom.db.pool import Connection, fetch_all, fetch_one
 from bloom.db.queries import load_queries
 
 _SQL = load_queries("bloom.audit")
 
 
-async def page(connection: Connection, *, before: int | None, limit: int) -> list[AuditEntry]:
-    """Up to `limit` entries with an id below `before`, newest first."""
-    rows = await fetch_all(connection, _SQL["page"], {"before": before, "limit": limit})
-    return [AuditEntry(**row) for row in rows]
+async def page(connection: Connection, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditEntry]:
+    """Up to `limit` of the wanted entries with an id below `before`, newest first."""
+    params: dict[str, Any] = {**asdict(wanted), "before": before, "limit": limit}
+    # Never prepared: a plan for any values could use no index.
+    cursor = await connection.execute(_SQL["page"], params, prepare=False)
+    return [AuditEntry(**row) for row in await cursor.fetchall()]
 
 
 async def of_entity(connection: Connection, entity_type: str, entity_id: str, *, limit: int) -> list[AuditEntry]:

@@ -45,6 +45,7 @@ from bloom.ui.pages import Pages
 from bloom.ui.routes import Services, ui_routes
 from bloom.upstream.client import MembridgeClient
 from bloom.upstream.health import LinkHealth
+from bloom.upstream.looking import MembridgeService
 from bloom.upstream.model import Environment
 from bloom.upstream.routes import config_routes, proxy_routes
 from bloom.upstream.sealing import Sealer
@@ -254,10 +255,16 @@ def _add_pages(
     )
     services = Services(
         tasks=runtime.tasks,
-        following=runtime.following,
+        workers=runtime.workers,
+        removal=runtime.removal,
+        holding=runtime.holding,
         artifacts=runtime.artifacts,
         audit=runtime.audit,
-        workers=runtime.workers,
+        keys=runtime.keys,
+        connections=runtime.connections,
+        membridge=MembridgeService(runtime.connections),
+        database=runtime.database,
+        following=runtime.following,
     )
     app.include_router(ui_routes(pages, services, keys))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)

@@ -133,6 +133,17 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A task that a worker holds, by its active `lease`; `prompt` is the beginning of it."""
+
+    lease: Lease
+    agent_slug: str
+    prompt: str
+    status: TaskStatus
+    cancel_asked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A lease of a task as one try to run it. `ended_at` None while it lasts."""
 

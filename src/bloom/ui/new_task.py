@@ -5,7 +5,6 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +17,7 @@ from bloom.base.ids import new_request_id
 from bloom.tasks.model import Task
 from bloom.tasks.schemas import CreateTask
 from bloom.tasks.service.tasks import TaskService
+from bloom.ui.moments import moment_of
 from bloom.ui.pages import Pages, text_of
 from bloom.ui.problems import say_problems
 from bloom.ui.tasks import readable_task_id
@@ -156,14 +156,11 @@ def _number(text: str) -> int | float | str | None:
 
 
 def _moment(text: str, offset: str) -> int | str | None:
-    """What a `datetime-local` field says, as epoch milliseconds. `offset`: minutes from the reader's zone to UTC, as
-    JavaScript's getTimezoneOffset has it; UTC without.
-    """
+    """What a `datetime-local` field says, as epoch milliseconds; the text itself when it is no moment."""
     if not text:
         return None
-    minutes = int(offset) if offset.removeprefix("-").isdecimal() and len(offset) <= 5 else 0
     try:
-        return to_ms(datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(minutes=minutes))
+        return to_ms(moment_of(text, offset))
     except (ValueError, OverflowError):
         return text
 

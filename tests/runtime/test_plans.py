@@ -31,6 +31,9 @@ LEASES = [f"l{n}" for n in range(100, 110)]
 NOW: dict[str, Any] = {"now": None}
 PAGE: dict[str, Any] = {"before": None, "limit": 10, "cut": 10}
 ANY_ENTRY = dict.fromkeys(("action", "actor", "entity_type", "entity_id", "since", "until"))
+SEARCH: dict[str, Any] = {
+    **PAGE, "reach": 1000, "agent": None, "context": None, "worker": None, "label": "gpu", "text": "p",
+}  # fmt: skip
 HOLDER = {"task_id": "t100", "lease_id": "l100", "worker_id": "w1"}
 CREATED: dict[str, Any] = {
     "id": "new", "context_id": "c", "agent_slug": "a", "prompt": "p", "context_hints": [], "timeout_sec": 1, "budget": 0,
@@ -51,6 +54,10 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "by_ids": {"ids": IDS},
         "page": PAGE,
         "page_by_status": {**PAGE, "status": "dead", "before": 15_000},
+        "search": SEARCH,
+        "search_by_status": {**SEARCH, "status": "dead", "before": 15_000},
+        "reached": SEARCH,
+        "reached_by_status": {**SEARCH, "status": "dead", "before": 15_000},
         "exists": {"id": "t1"},
     },
     ("bloom.tasks.store", "activity.sql"): {
@@ -82,6 +89,8 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "leases_page": {"before": None, "limit": 10},
         "leases_page_by_status": {"before": 15_000, "limit": 10, "status": "failed"},
         "leases_of_worker": {"worker_id": "w1"},
+        "held_by_worker": {"worker_id": "w1", "cut": 10},
+        "attempts": {"task_id": "t1"},
         "has_held": {"task_id": "t1", "worker_id": "w1"},
         "leases_of_request": {"worker_ids": ["w1"], "request_ids": ["r1"]},
     },
@@ -97,6 +106,7 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "append_events": {**HOLDER, "items": json.dumps([{"seq": 2, "type": "t", "data": {}}]), **NOW},
         "last_event_seq": {"lease_id": "l1"},
         "events_after": {"task_id": "t1", "after": 0, "limit": 10},
+        "newest_events": {"task_id": "t1", "chars": 1000, "limit": 10},
     },
     ("bloom.tasks.store", "rejected.sql"): {
         "keep_many": {

@@ -50,6 +50,7 @@ class AuditAction(StrEnum):
     CONFIG_UPDATED = "config_updated"
     CONNECTION_TEST = "connection_test"
     LEADERSHIP_PROMOTE = "leadership_promote"
+    SYNC_ORDERED = "sync_ordered"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -48,6 +48,7 @@ from bloom.ui.pages import Pages
 from bloom.ui.routes import Services, ui_routes
 from bloom.upstream.client import MembridgeClient
 from bloom.upstream.health import LinkHealth
+from bloom.upstream.looking import MembridgeService
 from bloom.upstream.model import Environment
 from bloom.upstream.routes import config_routes, proxy_routes
 from bloom.upstream.sealing import Sealer
@@ -292,7 +293,18 @@ def _add_pages(
         regions=LiveRegions(runtime.hub, runtime.audit.last_id),
     )
     services = Services(
-        tasks=runtime.tasks, activity=runtime.activity, workers=runtime.workers, connections=runtime.connections
+        tasks=runtime.tasks,
+        activity=runtime.activity,
+        workers=runtime.workers,
+        removal=runtime.removal,
+        holding=runtime.holding,
+        artifacts=runtime.artifacts,
+        audit=runtime.audit,
+        keys=runtime.keys,
+        connections=runtime.connections,
+        membridge=MembridgeService(runtime.connections),
+        database=runtime.database,
+        following=runtime.following,
     )
     app.include_router(ui_routes(pages, services, keys, attempts))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)

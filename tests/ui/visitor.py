@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -38,9 +38,11 @@ class Visitor:
         assert found, path
         return found[1]
 
-    def post(self, path: str, *, on: str = "/workers", **fields: str) -> httpx.Response:
+    def post(
+        self, path: str, *, on: str = "/workers", files: Any = None, **fields: str | Sequence[str]
+    ) -> httpx.Response:
         """Send the form that the page `on` holds (any page has the token)."""
-        return self.http.post(self.base + path, data={"form_token": self.token(on), **fields})
+        return self.http.post(self.base + path, data={"form_token": self.token(on), **fields}, files=files)
 
     def sign_in(self, key: str, **fields: str) -> httpx.Response:
         return self.post("/sign-in", on="/sign-in", key=key, **fields)

@@ -77,13 +77,15 @@ def new_task_routes(pages: Pages, tasks: TaskService) -> APIRouter:
     @router.post("/tasks/new")
     async def create(request: Request) -> Response:
         sent = await pages.form(request)
-        values = {name: text_of(sent, name) for name in DEFAULTS}
+        values = {name: text_of(sent, name) if name in sent else default for name, default in DEFAULTS.items()}
         values["prompt"], problems = await _prompt(sent)
         try:
             wanted = CreateTask.model_validate(_body(values))
         except ValidationError as error:
             described: dict[str, list[str]] = describe_problems(error.errors())["fieldErrors"]
             problems = {_FIELD_OF.get(path, path.split(".")[0]): texts for path, texts in described.items()} | problems
+            if "run_at" in problems:
+                problems["run_at"] = ["Must be a date and a time"]
         else:
             if not problems:
                 try:
@@ -110,6 +112,8 @@ async def _prompt(sent: FormData) -> tuple[str, dict[str, list[str]]]:
         text = (await file.read()).decode("utf-8-sig")
     except UnicodeDecodeError:
         return typed, {"prompt_file": ["Must be a text file in UTF-8"]}
+    finally:
+        await file.close()
     if typed.strip():
         return typed, {"prompt_file": ["Type the prompt or choose a file, not both"]}
     return text, {}

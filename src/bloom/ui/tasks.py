@@ -77,7 +77,7 @@ def _wanted(filters: Mapping[str, str]) -> TaskFilter:
             raise _invalid(name, f"Must be text of at most {_LONGEST} characters")
     given: dict[str, Any] = dict(filters)
     if (status := filters.get("status")) is not None:
-        if status not in TaskStatus:
+        if status not in set(TaskStatus):
             raise _invalid("status", f"Must be one of {', '.join(TaskStatus)}")
         given["status"] = TaskStatus(status)
     return TaskFilter(**given)

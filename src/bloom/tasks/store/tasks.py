@@ -96,10 +96,19 @@ async def search(
     With fewer than `limit`: the last `seq` that was looked at, None when there are no others.
     """
     which = "" if wanted.status is None else "_by_status"
-    params = {**asdict(wanted), "before": before, "limit": limit, "reach": reach, "cut": cut}
+    text = None if wanted.text is None else "".join(_in_any_case(character) for character in wanted.text)
+    params = {**asdict(wanted), "text": text, "before": before, "limit": limit, "reach": reach, "cut": cut}
     rows = await fetch_all(connection, _SQL[f"search{which}"], params)
     last = await fetch_one(connection, _SQL[f"reached{which}"], params) if len(rows) < limit else None
     return [task_from_row(row) for row in rows], last["seq"] if last else None
+
+
+def _in_any_case(character: str) -> str:
+    """As a regular expression: a database of the locale C, as the embedded one is, knows no case but that of ASCII."""
+    lower, upper = character.lower(), character.upper()
+    if lower != upper and len(lower) == len(upper) == 1:
+        return f"[{lower}{upper}]"
+    return character if character.isalnum() or not character.isascii() else f"\\{character}"
 
 
 async def exists(connection: Connection, task_id: TaskId) -> bool:

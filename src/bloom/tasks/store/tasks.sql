@@ -97,7 +97,7 @@ limit %(limit)s;
 
 -- name: search
 -- Of the %(reach)s tasks before the task `before`, newest first, up to %(limit)s of those that are wanted (null: any). However
--- many tasks there are, no more are looked at.
+-- many tasks there are, no more are looked at. %(text)s is a regular expression.
 select id, seq, context_id, agent_slug, left(prompt, %(cut)s) as prompt, context_hints, timeout_sec, budget,
        desired_format, status, priority, run_at, labels, concurrency_key, retry_base_sec, retry_max_sec, attempts,
        max_attempts, lease_id, worker_id, cancel_requested_at, created_at, updated_at,
@@ -111,7 +111,7 @@ where (%(agent)s::text is null or agent_slug = %(agent)s)
   and (%(context)s::text is null or context_id = %(context)s)
   and (%(worker)s::text is null or worker_id = %(worker)s)
   and (%(label)s::text is null or %(label)s = any(labels))
-  and (%(text)s::text is null or position(lower(%(text)s) in lower(left(prompt, 16384))) > 0)
+  and (%(text)s::text is null or left(prompt, 16384) ~ %(text)s)
 order by seq desc
 limit %(limit)s;
 
@@ -130,7 +130,7 @@ where (%(agent)s::text is null or agent_slug = %(agent)s)
   and (%(context)s::text is null or context_id = %(context)s)
   and (%(worker)s::text is null or worker_id = %(worker)s)
   and (%(label)s::text is null or %(label)s = any(labels))
-  and (%(text)s::text is null or position(lower(%(text)s) in lower(left(prompt, 16384))) > 0)
+  and (%(text)s::text is null or left(prompt, 16384) ~ %(text)s)
 order by seq desc
 limit %(limit)s;
 

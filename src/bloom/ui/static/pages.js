@@ -15,9 +15,10 @@ function localTimes(root) {
 
 function selectionCount() {
   for (const form of document.querySelectorAll("form[data-selection]")) {
-    const count = document.querySelectorAll(`input[form="${form.id}"][name="id"]:checked`).length;
-    for (const button of document.querySelectorAll(`button[form="${form.id}"][data-needs-selection]`)) button.disabled = !count;
-    for (const place of document.querySelectorAll(`[data-selected="${form.id}"]`)) place.textContent = String(count);
+    const id = form.getAttribute("id"); // form.id may be its field "id"
+    const count = document.querySelectorAll(`input[form="${id}"][name="id"]:checked`).length;
+    for (const button of document.querySelectorAll(`button[form="${id}"][data-needs-selection]`)) button.disabled = !count;
+    for (const place of document.querySelectorAll(`[data-selected="${id}"]`)) place.textContent = count ? `(${count})` : "";
   }
 }
 
@@ -44,6 +45,7 @@ document.addEventListener("htmx:sseClose", (event) => {
   if (event.detail?.type === "message" && state) state.hidden = true;
 });
 
+let atEnd = true;
 document.addEventListener("htmx:sseBeforeMessage", (event) => {
   const message = event.detail;
   const log = event.target.dataset;
@@ -56,7 +58,11 @@ document.addEventListener("htmx:sseBeforeMessage", (event) => {
   // What a log shows already is passed over, and a connection that is opened anew begins behind it.
   if (log?.after === undefined) return;
   if (Number(message.lastEventId) <= Number(log.after)) event.preventDefault();
-  else log.after = message.lastEventId;
+  else {
+    const place = event.target;
+    log.after = message.lastEventId;
+    atEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 40;
+  }
 });
 if (window.htmx) {
   htmx.createEventSource = (address) => {
@@ -81,6 +87,7 @@ document.addEventListener("htmx:sseMessage", (event) => {
     before.lastElementChild.append(...part.lastElementChild.childNodes);
     part.remove();
   }
+  if (place.dataset.after !== undefined && atEnd) place.scrollTop = place.scrollHeight;
   ready(place);
 });
 
@@ -141,3 +148,4 @@ if (notice) {
   history.replaceState(null, "", address);
 }
 ready(document);
+for (const log of document.querySelectorAll("[data-after]")) log.scrollTop = log.scrollHeight;

@@ -48,6 +48,7 @@ def test_a_page_leads_to_the_sign_in_and_back(keyed: Replica) -> None:
         assert visitor.get("/").headers["location"] == "/sign-in"
         answer = visitor.get("/leases", status="all")
         assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Fleases%3Fstatus%3Dall")
+        assert visitor.get("/workers/ї").headers["location"] == "/sign-in?next=%2Fworkers%2F%25D1%2597"
         form = visitor.page("/sign-in", next="/leases?status=all")
         assert 'name="next" value="/leases?status=all"' in form and "Workers" not in words_of(form)
         answer = visitor.sign_in(ADMIN_KEY, next="/leases?status=all")

@@ -154,8 +154,8 @@ class Pages:
                 yield SseEvent(text="", event="stale") if html is None else SseEvent(text=html, event="region")
 
     async def form(self, request: Request, *, files: int = 0) -> FormData:
-        """What a form of ours sent, with up to `files` files, which are the caller's to close. Raises Forbidden (`form_expired`)
-        for one that is not of the caller's own session.
+        """What a form of ours sent, with up to `files` files, which are the caller's to close. Raises Forbidden
+        (`form_expired`) for one that is not of the caller's own session.
         """
         form = await request.form(max_files=files, max_part_size=64 * 1024 * 1024)
         # Browsers tell whether another site sent it (w3.org/TR/fetch-metadata); the token holds where they do not.

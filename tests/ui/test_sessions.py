@@ -1,10 +1,12 @@
 """Signing in and out, and what a session is worth."""
 
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from itsdangerous import TimestampSigner
+from tests.real_postgres import PostgresServer
 from tests.real_runtime import Replica, StartReplica, told
 from visitor import ADMIN_KEY, Visitor, signed_in, words_of
 
@@ -16,11 +18,11 @@ SECRET = "a secret of these tests"
 OURS = {"RUNTIME_API_KEY": ADMIN_KEY, "BLOOM_SECRET_KEY": SECRET}
 
 
-@pytest.fixture
-def keyed(start_replica: StartReplica) -> Replica:
-    replica = start_replica(**OURS)
-    replica.until_listening()
-    return replica
+@pytest.fixture(scope="module")
+def keyed(postgres_server: PostgresServer) -> Generator[Replica]:
+    with postgres_server.database() as database, Replica(database.url, **OURS) as replica:
+        replica.until_listening()
+        yield replica
 
 
 def sessions_of_the_runtime(admin_key: str = ADMIN_KEY, secret: str = SECRET) -> Sessions:

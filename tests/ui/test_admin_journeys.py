@@ -98,7 +98,7 @@ def test_a_person_connects_membridge_and_promotes_a_node(keyed: Replica, control
     page.get_by_role("main").get_by_role("link", name="To the settings").click()
     page.get_by_label("Address").fill(control_plane.url)
     page.get_by_label("Admin key").fill(KEY)
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     page.get_by_role("button", name="Test the saved connection").click()
     expect(page.get_by_text("It works: Membridge answers")).to_be_visible()
@@ -166,7 +166,7 @@ def test_axe_finds_nothing_wrong_on_any_page(start_replica: StartReplica, contro
         page.goto(replica.url + path)
         if found := accessibility_problems(page):
             problems[path] = found
-    assert not problems
+    assert not problems, problems
 
 
 @pytest.mark.parametrize("width", [360, 2560])

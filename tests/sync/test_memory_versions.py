@@ -106,6 +106,7 @@ def test_a_plain_clients_push_past_the_leader_is_kept_before_it_is_repaired(worl
     b.run("pull")
     assert b.sessions == world.plain_sessions() == {"one"}
     stray = [each for each in a.run("history", "--json").json if each["epoch"] == 0]
+    assert [each["node_id"] for each in stray] == ["old"]
     assert [each["sha256"] for each in stray] == [hashlib.sha256(foreign.read_bytes()).hexdigest()]
     a.run("restore", stray[0]["sha256"])
     assert a.sessions == world.plain_sessions() == {"foreign"}

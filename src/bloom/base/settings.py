@@ -31,7 +31,21 @@ class DataDirSettings(BaseSettings):
         return value.expanduser().absolute()
 
 
-class ServerSettings(DataDirSettings):
+class ProcessSettings(BaseSettings):
+    """What every process of ours that runs on can be told: the runtime, Membridge, a worker."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    log_level: str = Field(default="info", validation_alias="BLOOM_LOG_LEVEL")
+    log_format: Literal["human", "json"] = Field(default="human", validation_alias="BLOOM_LOG_FORMAT")
+    log_file: Path | None = Field(default=None, validation_alias="BLOOM_LOG_FILE")
+    log_max_bytes: int = Field(default=50 * 1024 * 1024, ge=0, validation_alias="BLOOM_LOG_MAX_BYTES")
+    log_keep_days: int = Field(default=14, ge=0, le=36_500, validation_alias="BLOOM_LOG_KEEP_DAYS")
+    log_keep_files: int = Field(default=30, ge=0, validation_alias="BLOOM_LOG_KEEP_FILES")
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class ServerSettings(DataDirSettings, ProcessSettings):
     """Everything `bloom serve` can be told. Secrets are SecretStr, so that no representation shows them."""
 
     runtime_port: int | None = Field(default=None, ge=0, le=65535, validation_alias="BLOOM_RUNTIME_PORT")
@@ -42,6 +56,7 @@ class ServerSettings(DataDirSettings):
     listen_url: SecretStr | None = Field(default=None, validation_alias="BLOOM_LISTEN_URL")
     pool_size: int = Field(default=8, ge=2, le=100, validation_alias="BLOOM_DB_POOL_SIZE")
     api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY")
+    metrics_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_METRICS_KEY")
     allow_no_auth: bool = Field(default=False, validation_alias="BLOOM_ALLOW_NO_AUTH")
     node_env: str = Field(default="", validation_alias="NODE_ENV")
     bloom_env: str = Field(default="", validation_alias="BLOOM_ENV")
@@ -56,8 +71,6 @@ class ServerSettings(DataDirSettings):
     )
     membridge_admin_key: SecretStr | None = Field(default=None, validation_alias="MEMBRIDGE_ADMIN_KEY")
     secret_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_SECRET_KEY")
-    log_level: str = Field(default="info", validation_alias="BLOOM_LOG_LEVEL")
-    log_format: Literal["human", "json"] = Field(default="human", validation_alias="BLOOM_LOG_FORMAT")
 
     minio_endpoint: str | None = Field(default=None, validation_alias="MINIO_ENDPOINT")
     minio_port: int = Field(default=9000, ge=1, le=65535, validation_alias="MINIO_PORT")

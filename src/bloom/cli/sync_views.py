@@ -160,7 +160,7 @@ def _print_status(node: Node, found: looking.Status, as_json: bool) -> int:
             ("project", f"{node.keys.project} ({node.keys.canonical_id})"),
             ("node", f"{node.settings.node_id}: {standing.role}{epoch}, says {standing.source}"),
             ("", standing.reason),
-            ("here", "nothing" if found.local is None else pushing.describe(found.local)),
+            ("here", _here(found)),
             ("there", "nothing" if found.remote is None else pushing.describe(found.remote)),
             ("state", found.relation.replace("_", " ")),
             ("last sync", ago(found.synced_at_ms)),
@@ -173,6 +173,12 @@ def _print_status(node: Node, found: looking.Status, as_json: bool) -> int:
         ]
     )
     return 0
+
+
+def _here(found: looking.Status) -> str:
+    if found.local is not None:
+        return pushing.describe(found.local)
+    return "no sound database" if found.relation == "broken_local" else "nothing"
 
 
 def _print_findings(_node: Node | None, found: list[doctoring.Finding], as_json: bool) -> int:

@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from fastapi.routing import iter_route_contexts
 
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
@@ -26,11 +24,13 @@ from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
 from bloom.server.access import API, MEMBRIDGE, RULES
 from bloom.server.maintenance import maintain
+from bloom.server.metrics import Gauges, RequestObserver, metrics_routes
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
 from bloom.tasks.routes.reading import reading_routes
 from bloom.tasks.routes.streams import stream_routes
 from bloom.tasks.routes.workers import work_routes
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.completing import CompletionService
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.granting import GrantService
@@ -39,6 +39,7 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
+from bloom.telemetry.tracing import begin_tracing, end_tracing
 from bloom.ui.error_pages import ErrorPagesMiddleware
 from bloom.ui.live import LiveRegions
 from bloom.ui.pages import Pages
@@ -55,13 +56,11 @@ from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
+from bloom.web.health import in_time
 from bloom.web.install import install_web
 from bloom.web.sessions import Sessions
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
-
-HEALTH_SEC = 2.0
-"""How long the health route waits for the database: whoever asks wants to know, not to wait as others do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class Runtime:
     workers: WorkerService
     artifacts: ArtifactService
     tasks: TaskService
+    activity: ActivityService
     granting: GrantService
     holding: HoldingService
     completing: CompletionService
@@ -116,6 +116,7 @@ def build_runtime(
         workers=workers,
         artifacts=artifacts,
         tasks=tasks,
+        activity=ActivityService(database),
         granting=GrantService(database, hub),
         holding=HoldingService(database, signs),
         completing=CompletionService(database, artifacts, signs),
@@ -151,6 +152,15 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         membridge=environment_of(settings),
     )
 
+    gauges = Gauges(
+        runtime.database,
+        runtime.tasks,
+        runtime.workers,
+        runtime.connections.health,
+        has_store=runtime.artifacts.has_store,
+    )
+    begin_tracing(settings.otlp_endpoint, "bloom-runtime")
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await runtime.database.open()
@@ -158,9 +168,11 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             asyncio.create_task(runtime.hub.run(), name="hub"),
             asyncio.create_task(runtime.ring.follow(), name="keys"),
             asyncio.create_task(runtime.granting.watch.run(), name="claims"),
+            asyncio.create_task(gauges.measure_forever(), name="measuring"),
             asyncio.create_task(
                 maintain(
                     runtime.tasks,
+                    runtime.activity,
                     runtime.holding,
                     runtime.artifacts,
                     runtime.uploading,
@@ -180,6 +192,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                 with suppress(asyncio.CancelledError):
                     await task
             await runtime.database.close()
+            await asyncio.to_thread(end_tracing)
 
     app = FastAPI(
         title="BLOOM Runtime",
@@ -204,6 +217,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     )
     keys = _key_ring(settings, runtime)
     sessions = _sessions(settings, sealer)
+    observer = RequestObserver()
     stopping = install_web(
         app,
         settings,
@@ -213,14 +227,18 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         exempt_body=is_upload,
         direct=(API, routers),
         sessions=sessions,
+        observe=observer.observe,
     )
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
     _add_pages(app, settings, runtime, sessions, keys)
+    app.include_router(
+        metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
+    )
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
-    deque(iter_route_contexts(app.routes), maxlen=0)
+    observer.learn(app.routes)
     return app, stopping
 
 
@@ -265,6 +283,7 @@ def _add_pages(
         membridge=MembridgeService(runtime.connections),
         database=runtime.database,
         following=runtime.following,
+        activity=runtime.activity,
     )
     app.include_router(ui_routes(pages, services, keys))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
@@ -285,8 +304,7 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "membridge": runtime.connections.health.fields(),
         }
         try:
-            async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:
-                await connection.execute("select 1")
+            await in_time(runtime.database.look())
         except (BloomError, TimeoutError):
             return JsonAnswer({**body, "status": "degraded"}, status_code=503)
         return JsonAnswer(body)

@@ -13,6 +13,7 @@ from bloom.artifacts.service import ArtifactService
 from bloom.audit.model import RETENTION
 from bloom.base.errors import BloomError
 from bloom.db.hub import CONNECTION, DUE, QUEUE, Hub
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
@@ -26,6 +27,7 @@ MARK_SILENT_EVERY_SEC = 5.0
 MOVE_EVERY_SEC = 15.0
 SWEEP_EVERY_SEC = 60.0
 FOLD_EVERY_SEC = 5.0
+ACTIVITY_EVERY_SEC = 2.0
 PRUNE_EVERY_SEC = 300.0
 
 DUE_AT_LEAST_EVERY_SEC = 5.0
@@ -41,6 +43,7 @@ _log = logging.getLogger(__name__)
 
 async def maintain(
     tasks: TaskService,
+    activity: ActivityService,
     holding: HoldingService,
     artifacts: ArtifactService,
     uploads: UploadService,
@@ -70,6 +73,8 @@ async def maintain(
         group.create_task(every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
         group.create_task(every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
         group.create_task(every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
+        group.create_task(every(ACTIVITY_EVERY_SEC, "folding activity", activity.fold))
+        group.create_task(every(PRUNE_EVERY_SEC, "forgetting activity", activity.forget))
         group.create_task(every(PRUNE_EVERY_SEC, "pruning", prune))
         group.create_task(_due_on_time(wake_due, hub))
         group.create_task(_sync_on_time(sync, hub))

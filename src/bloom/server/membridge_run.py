@@ -18,7 +18,7 @@ def serve_membridge(*, host: str | None, port: int | None, fd: int | None, lifel
     Raises ConfigurationError for bad settings, a missing key or a port that cannot be had.
     """
     settings = load(MembridgeSettings)
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings)
     settings.require_key()
     check_database_url(settings)
     keyless = settings.membridge_admin_key is None

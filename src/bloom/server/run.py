@@ -55,7 +55,7 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
     Raises ConfigurationError for bad settings or a port that cannot be had.
     """
     settings = load(ServerSettings)
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings)
     check_database_url(settings)
     if reload:
         from bloom.server.reloading import serve_reloading

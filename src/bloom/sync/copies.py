@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bloom.base.clock import from_ms
 from bloom.blobs.errors import BlobError, BlobMissing
 from bloom.blobs.interface import BlobStore
 from bloom.sync.bucket_remote import list_objects
@@ -126,7 +125,7 @@ def _manifest(keys: Keys, version: Version, source_host: str, **more: Any) -> by
         {
             "project": keys.project,
             "canonical_id": keys.canonical_id,
-            "timestamp": from_ms(version.created_at_ms).isoformat(timespec="milliseconds"),
+            "timestamp": version.created_at_ms,
             "source_host": source_host,
             "db_size": version.db_size,
             "sha256": version.sha256,

@@ -10,12 +10,15 @@ from pydantic import ValidationError
 
 from bloom.base.errors import BloomError, ConfigurationError
 from bloom.sync.copies import is_plain_current
+from bloom.sync.errors import MembridgeRefused
 from bloom.sync.node import Node, working
 from bloom.sync.pull import Situation, look
 from bloom.sync.push import describe
 from bloom.sync.replacing import is_foreign
 from bloom.sync.settings import SyncSettings
 from bloom.sync.status import lock_in_force
+
+_CHECK_MEMBRIDGE = "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,10 @@ async def examine(node: Node) -> list[Finding]:
         situations: list[Situation] = []
 
         async def role() -> Finding:
-            situations.append(await look(node, None))
+            try:
+                situations.append(await look(node, None))
+            except MembridgeRefused as error:
+                return Finding("Membridge", "problem", error.message, _CHECK_MEMBRIDGE)
             return _role(node, situations[0])
 
         found.append(await _guarded("role", "select a primary in Membridge, or set PRIMARY_NODE_ID", role))
@@ -153,7 +159,7 @@ def _pointer(situation: Situation) -> Finding:
 
 def _role(node: Node, situation: Situation) -> Finding:
     if situation.warning is not None:
-        return Finding("Membridge", "problem", situation.warning, "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY")
+        return Finding("Membridge", "problem", situation.warning, _CHECK_MEMBRIDGE)
     standing = situation.standing
     if situation.bad_lease is not None:
         fix = f"remove {node.keys.lease} from the bucket, then push from the node that PRIMARY_NODE_ID names"

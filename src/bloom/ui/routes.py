@@ -9,6 +9,7 @@ from bloom.audit.service import AuditService
 from bloom.base.errors import NotFound
 from bloom.db.pool import Database
 from bloom.keys.service import KeyService
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
@@ -42,6 +43,7 @@ class Services:
     following: FollowService
     artifacts: ArtifactService
     audit: AuditService
+    activity: ActivityService
     workers: WorkerService
     removal: WorkerRemovalService
     holding: HoldingService
@@ -55,7 +57,9 @@ def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRout
     """The router at the root. `keys` None: development mode."""
     router = APIRouter(include_in_schema=False)
     router.include_router(sign_in_routes(pages, keys))
-    router.include_router(overview_routes(pages, services.tasks, services.workers))
+    router.include_router(
+        overview_routes(pages, services.tasks, services.activity, services.workers, services.connections.health)
+    )
     router.include_router(worker_pages(pages, services.workers, services.removal, services.holding, services.keys))
     router.include_router(artifact_pages(pages, services.artifacts))
     router.include_router(lease_pages(pages, services.holding))

@@ -15,7 +15,7 @@ from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
 from bloom.web.protocol import ProtocolMiddleware
 from bloom.web.proxies import ProxyHeadersMiddleware, parse_trusted_proxies
 from bloom.web.rate_limit import RateLimitMiddleware, parse_rate_limit
-from bloom.web.request_context import RequestContextMiddleware
+from bloom.web.request_context import ObserveRequest, RequestContextMiddleware
 from bloom.web.roles import NO_RULES, RequireHeld, RoleMiddleware, Rule, none_is_held
 from bloom.web.security_headers import SecurityHeadersMiddleware
 from bloom.web.sessions import SessionMiddleware, Sessions
@@ -31,14 +31,15 @@ def install_web(
     exempt_body: ExemptBody = no_exempt_body,
     direct: tuple[str, Sequence[APIRouter]] = ("", ()),
     sessions: Sessions | None = None,
+    observe: ObserveRequest | None = None,
 ) -> Stopping:
     """Add error handlers and middleware to `app`, before it serves anything.
 
     Returns the `Stopping` on which whoever runs the server calls `begin()` when it stops, before it waits for
     connections. `keys` takes the place of the ring that holds `RUNTIME_API_KEY` alone; `rules` and `require_held`
     are those of `RoleMiddleware`. `direct`: a prefix and the routers below it, whose direct routes are served without the
-    framework. With `sessions` pages take the cookies of these. Raises ConfigurationError that names the variable for a bad
-    `BLOOM_RATE_LIMIT`, `BLOOM_TRUSTED_PROXIES` or `BLOOM_BASE_PATH`.
+    framework. With `sessions` pages take the cookies of these. `observe` is told of each request. Raises ConfigurationError
+    that names the variable for a bad `BLOOM_RATE_LIMIT`, `BLOOM_TRUSTED_PROXIES` or `BLOOM_BASE_PATH`.
 
     The order, from the outside, and why:
     0. base path: everything below sees the path without it;
@@ -76,6 +77,6 @@ def install_web(
     app.add_middleware(ProxyHeadersMiddleware, trusted=trusted, redirect_to_https=settings.production)
     app.add_middleware(UnexpectedErrorsMiddleware)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.add_middleware(RequestContextMiddleware, stopping=stopping)
+    app.add_middleware(RequestContextMiddleware, stopping=stopping, observe=observe)
     app.add_middleware(BasePathMiddleware, base=base)
     return stopping

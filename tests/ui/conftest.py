@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("BLOOM_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = Path(__file__).parents[2] / ".build/pages/node_modules/axe-core/axe.min.js"
-PATIENCE_MS = 20_000
+PATIENCE_MS = 30_000
 """A run of a task starts several processes on what may be a busy machine."""
 
-_ARGUMENTS = (
+expect.set_options(timeout=PATIENCE_MS)
+
+ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
@@ -22,6 +24,7 @@ _ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+_OF_A_SERVER_AWAY = ("Failed to load resource", "net::ERR", "htmx:sseError")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -47,7 +50,7 @@ class Watched:
 
     def _note_console(self, kind: str, text: str) -> None:
         # A server that is away, or a form that is refused, is told in the console too.
-        if kind == "error" and "Failed to load resource" not in text and "net::ERR" not in text:
+        if kind == "error" and not any(words in text for words in _OF_A_SERVER_AWAY):
             self.complaints.append(text)
 
     def check(self) -> None:
@@ -68,7 +71,7 @@ def browser() -> Generator[Browser]:
     if CHROMIUM is None:
         _missing("The pages are tested in Chromium. Debian: apt install chromium, or name it in BLOOM_TEST_CHROMIUM")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_ARGUMENTS))
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         yield started
         started.close()
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from itsdangerous import TimestampSigner
@@ -15,7 +16,7 @@ from bloom.upstream.sealing import Sealer
 from bloom.web.sessions import SESSION_COOKIE, SESSION_SEC, Sessions
 
 SECRET = "a secret of these tests"
-OURS = {"RUNTIME_API_KEY": ADMIN_KEY, "BLOOM_SECRET_KEY": SECRET}
+OURS: dict[str, Any] = {"RUNTIME_API_KEY": ADMIN_KEY, "BLOOM_SECRET_KEY": SECRET}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def sessions_of_the_runtime(admin_key: str = ADMIN_KEY, secret: str = SECRET) ->
 def cookie_of_age(age_sec: int, monkeypatch: pytest.MonkeyPatch, subject: str = "admin") -> str:
     """A session that was used last so many seconds ago."""
     with monkeypatch.context() as patch:
-        patch.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) - age_sec)
+        signed_at = int(time.time()) - age_sec
+        patch.setattr(TimestampSigner, "get_timestamp", lambda *_: signed_at)  # pyright: ignore[reportUnknownLambdaType]
         return sessions_of_the_runtime().open(subject)
 
 

@@ -32,9 +32,12 @@ def sessions_of_the_runtime(admin_key: str = ADMIN_KEY, secret: str = SECRET) ->
 
 def cookie_of_age(age_sec: int, monkeypatch: pytest.MonkeyPatch, subject: str = "admin") -> str:
     """A session that was used last so many seconds ago."""
+
+    def moment(_: TimestampSigner) -> int:
+        return int(time.time()) - age_sec
+
     with monkeypatch.context() as patch:
-        signed_at = int(time.time()) - age_sec
-        patch.setattr(TimestampSigner, "get_timestamp", lambda *_: signed_at)  # pyright: ignore[reportUnknownLambdaType]
+        patch.setattr(TimestampSigner, "get_timestamp", moment)
         return sessions_of_the_runtime().open(subject)
 
 
@@ -152,7 +155,7 @@ def test_a_revoked_key_ends_its_session(keyed: Replica) -> None:
 
 def test_every_replica_knows_a_session_and_another_admin_key_ends_it(start_replica: StartReplica) -> None:
     one, other = start_replica(**OURS), start_replica(**OURS)
-    changed = start_replica(**{**OURS, "RUNTIME_API_KEY": "another key"})
+    changed = start_replica(RUNTIME_API_KEY="another key", BLOOM_SECRET_KEY=SECRET)
     cookie = sessions_of_the_runtime().open("admin")
     assert [status_with(replica, cookie) for replica in (one, other, changed)] == [200, 200, 303]
 

@@ -11,7 +11,9 @@ from fastapi import FastAPI, Response
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.exporting import AuditExporter
 from bloom.audit.routes import audit_routes
+from bloom.audit.sealing import AuditSealer
 from bloom.audit.service import AuditService
 from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
@@ -59,6 +61,7 @@ from bloom.web.disconnect import Stopping
 from bloom.web.health import in_time
 from bloom.web.install import install_web
 from bloom.web.sessions import Sessions
+from bloom.web.sign_in import SignInAttempts
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
 
@@ -140,18 +143,27 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         raise ConfigurationError(
             "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
         )
+    if settings.api_key is None and settings.previous_api_key is not None:
+        raise ConfigurationError("RUNTIME_API_KEY_PREVIOUS is set, so RUNTIME_API_KEY must be set too")
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    blobs = open_blob_store(settings)
     sealer = sealer_of(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
-        blobs=open_blob_store(settings),
+        blobs=blobs,
         max_output_bytes=settings.max_output_bytes,
         sealer=sealer,
         membridge=environment_of(settings),
     )
 
+    audit_sealer = AuditSealer(runtime.database)
+    exporter = (
+        AuditExporter(runtime.database, audit_sealer, blobs, every_sec=settings.audit_export_sec)
+        if blobs is not None and settings.audit_export
+        else None
+    )
     gauges = Gauges(
         runtime.database,
         runtime.tasks,
@@ -178,6 +190,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                     runtime.uploading,
                     runtime.retention,
                     runtime.worker_sync,
+                    audit_sealer,
+                    exporter,
                     runtime.hub,
                     retention_days=settings.retention_days,
                 ),
@@ -217,11 +231,13 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     )
     keys = _key_ring(settings, runtime)
     sessions = _sessions(settings, sealer)
+    attempts = SignInAttempts()
     observer = RequestObserver()
     stopping = install_web(
         app,
         settings,
         keys=keys,
+        attempts=attempts,
         rules=RULES,
         require_held=runtime.holding.require_held,
         exempt_body=is_upload,
@@ -232,7 +248,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
-    _add_pages(app, settings, runtime, sessions, keys)
+    _add_pages(app, settings, runtime, sessions, keys, attempts)
     app.include_router(
         metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
     )
@@ -246,7 +262,7 @@ def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
     """The keys that are taken; None in development mode, which asks nobody for one."""
     if settings.api_key is None:
         return None
-    return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
+    return KeyRings(AdminKey(*settings.admin_keys), runtime.ring)
 
 
 def sealer_of(settings: ServerSettings) -> Sealer:
@@ -263,7 +279,12 @@ def _sessions(settings: ServerSettings, sealer: Sealer) -> Sessions:
 
 
 def _add_pages(
-    app: FastAPI, settings: ServerSettings, runtime: Runtime, sessions: Sessions, keys: KeyRings | None
+    app: FastAPI,
+    settings: ServerSettings,
+    runtime: Runtime,
+    sessions: Sessions,
+    keys: KeyRings | None,
+    attempts: SignInAttempts,
 ) -> None:
     pages = Pages(
         base=parse_base_path(settings.base_path),
@@ -273,6 +294,7 @@ def _add_pages(
     )
     services = Services(
         tasks=runtime.tasks,
+        activity=runtime.activity,
         workers=runtime.workers,
         removal=runtime.removal,
         holding=runtime.holding,
@@ -283,9 +305,8 @@ def _add_pages(
         membridge=MembridgeService(runtime.connections),
         database=runtime.database,
         following=runtime.following,
-        activity=runtime.activity,
     )
-    app.include_router(ui_routes(pages, services, keys))
+    app.include_router(ui_routes(pages, services, keys, attempts))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 

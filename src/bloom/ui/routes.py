@@ -30,6 +30,7 @@ from bloom.ui.workers import worker_pages
 from bloom.upstream.looking import MembridgeService
 from bloom.upstream.service import ConnectionService
 from bloom.web.auth import KeyRing
+from bloom.web.sign_in import SignInAttempts
 from bloom.workers.service import WorkerService
 
 _A_YEAR = "public, max-age=31536000, immutable"
@@ -40,6 +41,7 @@ class Services:
     """What pages show and do comes from these."""
 
     tasks: TaskService
+    activity: ActivityService
     following: FollowService
     artifacts: ArtifactService
     audit: AuditService
@@ -53,10 +55,10 @@ class Services:
     database: Database
 
 
-def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRouter:
+def ui_routes(pages: Pages, services: Services, keys: KeyRing | None, attempts: SignInAttempts) -> APIRouter:
     """The router at the root. `keys` None: development mode."""
     router = APIRouter(include_in_schema=False)
-    router.include_router(sign_in_routes(pages, keys))
+    router.include_router(sign_in_routes(pages, keys, attempts))
     router.include_router(
         overview_routes(pages, services.tasks, services.activity, services.workers, services.connections.health)
     )

@@ -35,12 +35,12 @@ from bloom.workers import store as workers
 LIST_CUT_CHARS = 64 * 1024
 """Longer texts are cut in lists (wire contract, "Artifacts")."""
 
+UNKNOWN = Origin()
+
 REACH = 20_000
 """So many tasks a search looks at before it asks whether to go on."""
 
 SEARCH_CUT_CHARS = 300
-
-UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ LOCK = $(CONFIGURED) $(UV) pip compile -q --universal --python-version 3.11 --ge
 
 lock: $(UV_READY) .venv/.made ## Resolve the dependencies anew (requirements/*.txt)
 	@$(LOCK) -o requirements/runtime.txt
-	@$(LOCK) --extra dev --constraint requirements/runtime.txt -o requirements/dev.txt
+	@$(LOCK) --extra tracing --extra dev --constraint requirements/runtime.txt -o requirements/dev.txt
 	@$(LOCK) --extra bench --constraint requirements/dev.txt -o requirements/bench.txt
 
 # --- The virtual environment -----------------------------------------------------------------------------------------

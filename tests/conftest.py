@@ -20,7 +20,7 @@ from bloom.db.migrate import upgrade  # noqa: E402
 # What a developer has set for a runtime of his own is not for the tests.
 for _name in tuple(os.environ):
     if _name in ("DATABASE_URL", "RUNTIME_API_KEY", "NODE_ENV", "PORT") or (
-        _name.startswith(("BLOOM_", "MINIO_", "MEMBRIDGE_")) and not _name.startswith("BLOOM_TEST_")
+        _name.startswith(("BLOOM_", "MINIO_", "MEMBRIDGE_", "OTEL_")) and not _name.startswith("BLOOM_TEST_")
     ):
         del os.environ[_name]
 

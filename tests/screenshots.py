@@ -132,20 +132,25 @@ def shoot(browser: Browser, url: str, wanted: Mapping[str, str]) -> None:
 def main() -> None:
     """Make them all."""
     PLACE.mkdir(parents=True, exist_ok=True)
-    with running_server() as postgres, postgres.database() as database, tempfile.TemporaryDirectory() as data:
-        with Replica(database.url, BLOOM_DATA_DIR=data) as runtime, sync_playwright() as playwright:
-            ids = seed(runtime, database)
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
-            shoot(browser, runtime.url, pages(ids))
-            if "--docs" in sys.argv:
-                DOCS.mkdir(parents=True, exist_ok=True)
-                for name, path in (("overview", "/"), ("task", f"/tasks/{ids['completed']}")):
-                    page = browser.new_page(viewport={"width": 1100, "height": 700})
-                    page.goto(runtime.url + path)
-                    page.locator("#live-state.live").wait_for()
-                    page.screenshot(path=DOCS / f"{name}.png")
-                    page.close()
-            browser.close()
+    with (
+        running_server() as postgres,
+        postgres.database() as database,
+        tempfile.TemporaryDirectory() as data,
+        Replica(database.url, BLOOM_DATA_DIR=data) as runtime,
+        sync_playwright() as playwright,
+    ):
+        ids = seed(runtime, database)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        shoot(browser, runtime.url, pages(ids))
+        if "--docs" in sys.argv:
+            DOCS.mkdir(parents=True, exist_ok=True)
+            for name, path in (("overview", "/"), ("task", f"/tasks/{ids['completed']}")):
+                page = browser.new_page(viewport={"width": 1100, "height": 700})
+                page.goto(runtime.url + path)
+                page.locator("#live-state.live").wait_for()
+                page.screenshot(path=DOCS / f"{name}.png")
+                page.close()
+        browser.close()
     print(PLACE)  # noqa: T201
 
 

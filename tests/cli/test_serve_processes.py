@@ -1,6 +1,7 @@
 """`bloom serve --processes N`: real processes behind one address."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ import psutil
 import pytest
 from tests.real_postgres import FreshDatabase
 
-PATIENCE_SEC = 20
+PATIENCE_SEC = 60
+"""Python starts three times, one after the other, on what may be a busy machine."""
 
 
 class Serving:
@@ -23,16 +25,27 @@ class Serving:
 
     def __init__(self, listener: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self.port: int = listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/api/runtime"
         self.process = process
 
     def runtimes(self) -> list[psutil.Process]:
         """The processes that serve or are about to."""
         return psutil.Process(self.process.pid).children()
 
+    def get(self, path: str) -> httpx.Response:
+        """The answer to a request on a connection of its own."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.get(url, timeout=PATIENCE_SEC, verify=False)  # noqa: S501 (no TLS)
+
     def answers(self) -> int:
-        """The status of a request on a connection of its own."""
-        return httpx.get(f"{self.url}/health", timeout=PATIENCE_SEC, verify=False).status_code  # noqa: S501 (no TLS)
+        """The status of such an answer."""
+        return self.get("/api/runtime/health").status_code
+
+    def told(self) -> set[tuple[float, float]]:
+        """What eight scrapes tell: how often the recent tasks were asked for, and the limit of the pools."""
+        runs = r'bloom_request_seconds_count\{[^}]*route="/api/runtime/runs"[^}]*\} (\S+)'
+        limit = r'bloom_db_pool_connections\{use="limit"\} (\S+)'
+        scrapes = [self.get("/metrics").text for _ in range(8)]
+        return {(sum(map(float, re.findall(runs, text))), sum(map(float, re.findall(limit, text)))) for text in scrapes}
 
     def both_serve(self) -> bool:
         """Whether a dozen connections reach two processes."""
@@ -76,8 +89,14 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_dead_process_is_replaced_and_all_end_with_the_one_that_started_them(serving: Serving) -> None:
+def test_a_dead_process_is_replaced_what_it_counted_is_kept_and_all_end_with_the_one_that_started_them(
+    serving: Serving,
+) -> None:
     _until(serving.both_serve)
+    for _ in range(8):
+        serving.get("/api/runtime/runs")
+    # Whichever is asked tells of both: what they have counted, and what their pools may have together.
+    _until(lambda: serving.told() == {(8.0, 16.0)})
     before = {one.pid for one in serving.runtimes()}
     victim = min(before)
 
@@ -86,6 +105,7 @@ def test_a_dead_process_is_replaced_and_all_end_with_the_one_that_started_them(s
     # Each connection is answered by whoever lives, or waits for the one that is coming.
     assert [serving.answers() for _ in range(8)] == [200] * 8
     _until(serving.both_serve)
+    _until(lambda: serving.told() == {(8.0, 16.0)})
     after = serving.runtimes()
     assert victim not in {one.pid for one in after}
 

@@ -18,7 +18,7 @@ import pytest
 
 from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.db.data_dir import LOG_LIMIT_BYTES, DataDirLock, open_log
-from bloom.db.embedded import EmbeddedPostgres
+from bloom.db.embedded import EmbeddedPostgres, shared_buffers_mb
 from bloom.db.postgres_account import Account
 from bloom.db.postgres_binaries import binary_directories
 from bloom.db.postgres_socket import make_socket_dir, remove_socket_dir
@@ -252,6 +252,11 @@ def test_a_server_whose_socket_was_removed_is_unreachable_until_it_is_started_ag
         assert postgres.start() == url
         assert postgres.pid != before
         assert kept_row(url) == "acknowledged"
+
+
+@pytest.mark.parametrize(("memory_gib", "megabytes"), [(0.5, 64), (1, 64), (2, 128), (4, 256), (64, 256)])
+def test_its_cache_is_a_sixteenth_of_the_memory_within_bounds(memory_gib: float, megabytes: int) -> None:
+    assert shared_buffers_mb(int(memory_gib * 2**30)) == megabytes
 
 
 def test_a_stale_pid_file_that_names_a_living_process_harms_neither(made_dir: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_join_token_joins_and_nothing_else() -> None:
     ]
 
 
-def test_the_open_routes_are_those_of_the_wire_contract_and_the_pages() -> None:
+def test_the_open_routes_are_those_of_the_wire_contract_the_pages_and_metrics_which_have_a_key_of_their_own() -> None:
     assert {path for _, path in ROUTES if RULES[_, path].strangers} == {
         "/static/{name}",
         "/sign-in",
@@ -72,6 +72,7 @@ def test_the_open_routes_are_those_of_the_wire_contract_and_the_pages() -> None:
         "/language",
         f"{API}/health",
         f"{API}/test-connection",
+        "/metrics",
     }
 
 

@@ -246,7 +246,9 @@ def test_an_agent_that_does_not_answer_as_one_is_a_502_and_its_job_failed(
 
 def test_an_agent_that_is_not_there_is_a_502(calling: Membridge) -> None:
     told(calling.post("/agents", {"name": "pi", "url": "http://127.0.0.1:1"}), 200)
-    assert refused(calling.post("/sync/push", {"project": "garden", "agent": "pi"}), 502) == "agent_unreachable"
+    refusal = calling.post("/sync/push", {"project": "garden", "agent": "pi"})
+    assert refused(refusal, 502) == "agent_unreachable"
+    assert "cannot be reached at its URL" in refusal.json()["error"]
 
 
 def test_an_agent_that_takes_long_is_told_as_running_and_its_end_is_noted(

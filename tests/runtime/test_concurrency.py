@@ -1,12 +1,16 @@
 """Many callers at once, by real HTTP, through one server process and through two."""
 
 from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 import httpx
+import pytest
 from tests.real_postgres import FreshDatabase
-from tests.real_runtime import Fronts, at_once, refused, told
+from tests.real_runtime import PATIENCE_SEC, Fronts, Replica, at_once, refused, told
 from tests.runtime.invariants import check_invariants
+
+NEW = {"context_id": "context", "agent_slug": "agent", "prompt": "Say hello."}
 
 
 def by_status(answers: list[httpx.Response]) -> dict[int, int]:
@@ -171,6 +175,24 @@ def test_the_same_events_sent_at_once_are_stored_once(fronts: Fronts, database: 
     assert sum(answer["accepted"] for answer in answers) == 10
     assert {answer["next_seq"] for answer in answers} == {11}
     check_invariants(database)
+
+
+def test_past_a_full_queue_callers_get_503_and_are_told_when_to_come_back(
+    runtime: Replica, database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    creations = runtime.services.tasks._creations  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(creations, "_max_waiting", 2)
+    with database.connect(autocommit=False) as blocking, ThreadPoolExecutor(8) as callers:
+        blocking.execute("lock table bloom.tasks in access exclusive mode")
+        # Two may share the first batch and two wait behind it; nobody is answered before the lock is gone but the rest.
+        calls = [callers.submit(runtime.post, "/llm-tasks", NEW) for _ in range(8)]
+        turned_away, _ = wait(calls, PATIENCE_SEC, FIRST_COMPLETED)
+        assert {call.result().headers["Retry-After"] for call in turned_away} == {"1"}
+        assert {refused(call.result(), 503) for call in turned_away} == {"overloaded"}
+        blocking.rollback()
+        statuses = by_status([call.result() for call in calls])
+    assert statuses[503] >= 4 and database.value("select count(*) from bloom.tasks") == statuses[201]
+    assert told(runtime.post("/llm-tasks", NEW), 201)
 
 
 def test_batches_in_opposite_order_do_not_deadlock(fronts: Fronts, database: FreshDatabase) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import claude_mem
 import pytest
 from nodes import Node, World
 from test_looking import findings
@@ -132,3 +133,52 @@ def test_a_version_with_a_key_of_the_wrong_form_is_named_with_its_remedy(tmp_pat
     version = Version("ab" * 32, 1, "../x", 1)
     with pytest.raises(SyncError, match=r"version abababababab .*push --force.*restore"):
         asyncio.run(download(DirectoryBlobs(tmp_path), version, tmp_path / "file"))
+
+
+def test_a_damaged_memory_is_named_with_what_helps_and_a_pull_says_that_it_was_kept(bucket_world: World) -> None:
+    pushed_twice(bucket_world)
+    b = bucket_world.node("b")
+    b.remember("own")
+    with claude_mem.opened(b.database) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, ' text TEXT,', ' text TEXT NOT NULL,')")
+    refused = [b.run("push", code=1).err]
+    b.database.write_bytes(b"broken" * 1000)
+    refused.append(b.run("push", code=1).err)
+    for error, why in zip(refused, ("integrity check fails: NULL value", "not a whole SQLite database"), strict=True):
+        assert str(b.database) in error and why in error and "bloom sync doctor" in error
+        assert "bloom-snapshot" not in error
+    assert "no sound database" in b.run("pull").err
+    assert b.sessions == {"one", "two"}
+
+
+def test_a_directory_at_the_place_of_the_memory_is_said_to_be_one(bucket_world: World) -> None:
+    a = bucket_world.node("a")
+    a.database.mkdir(parents=True)
+    assert "CLAUDE_MEM_DB" in a.run("push", code=1).err
+    assert "irectory" in a.run("push", code=1).err
+
+
+def test_a_database_without_tables_has_nothing_to_merge(bucket_world: World) -> None:
+    pushed_twice(bucket_world)
+    b = bucket_world.node("b")
+    b.database.parent.mkdir(exist_ok=True)
+    b.database.touch()
+    assert b.run("pull", "--merge", "--json").json["status"] == "pulled"
+    assert b.sessions == {"one", "two"}
+
+
+def test_by_a_lease_that_waits_for_a_selection_nobody_leads(bucket_world: World) -> None:
+    lease = {"primary_node_id": None, "epoch": 1, "expires_at": 9_999_999_999_999, "needs_ui_selection": True}
+    bucket_world.put(bucket_world.keys.lease, json.dumps(lease).encode())
+    a = bucket_world.node("a")
+    a.remember("one")
+    assert "waits for a selection" in a.run("push", code=3).err
+    lease |= {"primary_node_id": "b", "issued_by": "b", "expires_at": 1_000}
+    bucket_world.put(bucket_world.keys.lease, json.dumps(lease).encode())
+    a.run("push")
+    assert bucket_world.current().epoch == 2
+
+
+def test_a_project_without_a_name_is_refused(bucket_world: World) -> None:
+    assert "--project" in bucket_world.node("a").run("status", "--project", "  ", code=1).err

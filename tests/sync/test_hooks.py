@@ -24,6 +24,8 @@ _FOREIGN = {
     "hooks": {
         "Stop": [{"hooks": [{"type": "command", "command": "say done", "timeout": 5}]}],
         "PreToolUse": [{"matcher": "Bash", "hooks": [{"type": "command", "command": "nice bloom sync hook stop"}]}],
+        "SubagentStop": [{"hooks": [{"type": "command", "command": "other-tool sync hook stop || true"}]}],
+        "Notification": [],
     },
 }
 _LAYOUTS: dict[str, bytes] = {
@@ -118,11 +120,14 @@ def test_uninstall_takes_out_exactly_ours_when_the_file_has_changed_since(settin
     assert _load(settings)["model"] == "sonnet"
     assert _commands(settings, "Stop") == ["say done", "of the owner"]
     assert _commands(settings, "PreToolUse") == ["nice bloom sync hook stop"]
-    assert "SessionStart" not in _load(settings)["hooks"]
+    assert _commands(settings, "SubagentStop") == ["other-tool sync hook stop || true"]
+    assert _load(settings)["hooks"]["Notification"] == []
+    assert not {"SessionStart", "SessionEnd"} & _load(settings)["hooks"].keys()
 
 
-def test_another_installation_takes_the_place_of_the_old_one(settings: Path) -> None:
-    install_hooks(settings, "/old/bin/python")
+@pytest.mark.parametrize("old", ["/old/bin/python", "/home/o'brien/my venv/python"])
+def test_another_installation_takes_the_place_of_the_old_one(settings: Path, old: str) -> None:
+    install_hooks(settings, old)
     assert install_hooks(settings, "/new/bin/python").changed
     assert _commands(settings, "Stop") == ["/new/bin/python -m bloom sync hook stop || true"]
 
@@ -161,6 +166,8 @@ def test_the_owner_is_told_what_would_keep_the_hooks_from_working(
     assert [hint.split(" ")[0] for hint in install_hooks(settings).hints] == ["disableAllHooks", "the"]
     _put(settings, b'{"env": {"CLAUDE_PROJECT_ID": "demo", "BLOOM_SYNC_DIR": "/x"}}')
     assert install_hooks(settings).hints == ()
+    _put(settings, b'{"env": 5}')
+    assert [hint.split(" ")[0] for hint in install_hooks(settings).hints] == ["the"]
 
 
 def test_the_settings_are_those_of_the_configuration_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Who may push: the holder of the present epoch, whatever an old one does when it wakes up."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from nodes import Node, World
@@ -173,6 +175,25 @@ def test_a_lease_that_the_control_plane_issued_is_not_renewed_by_a_node(bucket_w
     assert json.loads(bucket_world.get(key)) == lease
 
 
+def test_each_term_of_a_node_that_leads_by_the_bucket_leaves_a_copy_of_its_lease(bucket_world: World) -> None:
+    a = bucket_world.node("a", LEADERSHIP_LEASE_SECONDS="1")
+    for session in ("one", "two"):
+        a.remember(session)
+        a.run("push")
+    lease = json.loads(bucket_world.get(bucket_world.keys.lease)) | {
+        "primary_node_id": "b",
+        "issued_by": "b",
+        "expires_at": 1,
+    }
+    bucket_world.put(bucket_world.keys.lease, json.dumps(lease).encode())
+    a.remember("three")
+    a.run("push")
+    directory = bucket_world.directory / "store" / Path(bucket_world.keys.lease).parent / "audit"
+    copies = sorted(directory.iterdir())
+    assert [json.loads(path.read_bytes())["epoch"] for path in copies] == [1, 2]
+    assert all(re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z-a\.json", path.name) for path in copies)
+
+
 def test_without_a_fence_an_operator_may_let_a_secondary_push(bucket_world: World) -> None:
     _, b = two_nodes_in_step(bucket_world)
     b.remember("two")
@@ -184,7 +205,7 @@ def test_with_a_control_plane_only_its_primary_pushes_whatever_is_allowed(plane_
     _, b = two_nodes_in_step(plane_world)
     b.remember("two")
     refused = b.run("push", "--json", code=3, ALLOW_SECONDARY_PUSH="1", FORCE_PUSH="1")
-    assert json.loads(refused.err)["code"] == "stale_epoch"
+    assert json.loads(refused.err)["code"] == "is_secondary"
     assert plane_world.plain_sessions() == {"one"}
 
 

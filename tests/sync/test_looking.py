@@ -28,6 +28,7 @@ def test_status_names_the_relation_of_here_and_there(world: World) -> None:
     assert b.status()["relation"] == "diverged"
     b.database.write_bytes(b"broken" * 1000)
     assert b.status()["relation"] == "broken_local"
+    assert "no sound database" in b.run("status").out
 
 
 def test_status_names_role_epoch_and_counts(world: World) -> None:
@@ -102,6 +103,8 @@ def test_the_doctor_names_a_control_plane_that_is_away(plane_world: World) -> No
     a.run("push")
     found = findings(a, 1, {"MEMBRIDGE_URL": "http://127.0.0.1:9"})["Membridge"]
     assert "cannot be reached" in found["text"]
+    found = findings(a, 1, {"MEMBRIDGE_ADMIN_KEY": "an-entirely-wrong-key"})["Membridge"]
+    assert "MEMBRIDGE_ADMIN_KEY" in found["fix"]
 
 
 @pytest.mark.parametrize(

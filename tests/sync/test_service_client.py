@@ -1,6 +1,7 @@
 """The control plane's client: what it believes, and what it never tells."""
 
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -34,6 +35,9 @@ def client_of(answer: Callable[[httpx.Request], httpx.Response]) -> MembridgeCli
         httpx.Response(200, content=b"[" * 6_000_000),
         httpx.Response(204),
         httpx.Response(302, headers={"Location": "http://elsewhere.example/"}),
+        httpx.Response(404, text="<html>Not Found"),
+        httpx.Response(404, json={"error": "There is nothing under this path", "code": "not_found"}),
+        httpx.Response(405, json={"detail": "Method Not Allowed"}),
         httpx.Response(500, json={"error": KEY}),
         httpx.Response(502, text="bad gateway"),
     ],
@@ -57,6 +61,13 @@ async def test_a_refusal_keeps_its_code_and_status() -> None:
         with pytest.raises(MembridgeRefused) as caught:
             await client.heartbeat(BEAT)
     assert (caught.value.code, caught.value.status, caught.value.message) == ("remote_moved", 409, "moved")
+
+
+async def test_a_refused_field_is_named() -> None:
+    error: dict[str, Any] = {"formErrors": [], "fieldErrors": {"node_id": ["Must have at most 128 characters"]}}
+    async with client_of(lambda _: httpx.Response(400, json={"error": error, "code": "invalid"})) as client:
+        with pytest.raises(MembridgeRefused, match="node_id: Must have at most 128 characters"):
+            await client.heartbeat(BEAT)
 
 
 @pytest.mark.parametrize(

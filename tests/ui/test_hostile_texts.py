@@ -4,16 +4,16 @@ import re
 from typing import Any
 
 import pytest
-from conftest import OpenPage
 from playwright.sync_api import Page, expect
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, told
 
 from bloom.ui.markdown import LONGEST_CHARS, render_markdown
+from conftest import OpenPage
 
 SAMPLES = (
     "<script>window.pwned = 1; alert(1)</script>",
-    "<img src=x onerror=\"window.pwned = 1; alert(1)\">",
+    '<img src=x onerror="window.pwned = 1; alert(1)">',
     "<svg onload=alert(1)><a href='javascript:alert(1)'>x</a></svg>",
     "</pre></details></textarea><iframe src=https://evil.example/></iframe>",
     "<style>@import 'https://evil.example/x.css'</style><link rel=stylesheet href=//evil.example/y.css>",
@@ -21,8 +21,8 @@ SAMPLES = (
     "<meta http-equiv=refresh content='0;url=https://evil.example/'>",
     "![x](https://evil.example/pixel.png) ![y](//evil.example/z.png) ![z](data:image/svg+xml;base64,PHN2Zy8+)",
     "[a](javascript:alert(1)) [b](JaVaScRiPt:alert(1)) [c](data:text/html,<script>alert(1)</script>) [d](vbscript:x)",
-    "[e](https://example.org/ \"t\\\" onmouseover=alert(1) x=\\\"\") <https://example.org/?q=\"onclick=alert(1)> [f](/sign-out)",
-    "| a |\n|:-:|\n| <b onclick=alert(1)>b</b> |\n\n```html\" onload=\"alert(1)\n<script>alert(1)</script>\n```",
+    '[e](https://example.org/ "t\\" onmouseover=alert(1) x=\\"") <https://example.org/?q="onclick=alert(1)> [f](/sign-out)',
+    '| a |\n|:-:|\n| <b onclick=alert(1)>b</b> |\n\n```html" onload="alert(1)\n<script>alert(1)</script>\n```',
     "' onclick='alert(1)' \" onclick=\"alert(1)\" {{ 7 * 7 }} {% include 'base.html' %} &lt;b&gt; &#106;avascript:alert(1)",
     "\u202eright to left\u202c \u2066isolate \x1b[31mred\x07\x08 \u2028line\u2029 \ufeff",
 )
@@ -141,7 +141,9 @@ def test_what_is_downloaded_is_text_whatever_it_is(harm: Harm) -> None:
 
 
 def test_markdown_keeps_what_is_harmless() -> None:
-    html = render_markdown("# A\n\n**b** *c* `d`\n\n- e\n\n[f](https://example.org) ![g](https://example.org/h.png)") or ""
+    html = (
+        render_markdown("# A\n\n**b** *c* `d`\n\n- e\n\n[f](https://example.org) ![g](https://example.org/h.png)") or ""
+    )
     for part in ("<h3>A</h3>", "<strong>b</strong>", "<em>c</em>", "<code>d</code>", "<li>e</li>"):
         assert part in html
     links = re.findall(r'<a href="([^"]*)" rel="noopener noreferrer nofollow" target="_blank">([^<]*)</a>', html)

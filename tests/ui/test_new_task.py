@@ -80,9 +80,7 @@ def test_a_prompt_and_an_agent_are_enough_and_each_task_gets_a_context_of_its_ow
     assert tasks[0]["policy"] == {"timeout_sec": 600, "budget": 0} and tasks[0]["labels"] == []
 
 
-def test_a_form_that_is_sent_twice_makes_one_task(
-    runtime: Replica, visitor: Visitor, database: FreshDatabase
-) -> None:
+def test_a_form_that_is_sent_twice_makes_one_task(runtime: Replica, visitor: Visitor, database: FreshDatabase) -> None:
     key = value_of(visitor.page(FORM), "idempotency_key")
     assert created(visitor, runtime, **LEAST, idempotency_key=key) == created(
         visitor, runtime, **LEAST, idempotency_key=key

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import OpenPage, accessibility_problems
 from playwright.sync_api import Page, expect
 from tests.real_postgres import FreshDatabase, PostgresServer, eventually
 from tests.real_runtime import Served, told
 from tests.real_worker import NO_LIMITS, RealWorker
+
+from conftest import OpenPage, accessibility_problems
 
 # Says its prompt. "hold": waits in the middle of it for the file `go-TASK`. "fail": fails unless there is a file `mended`.
 SCRIPT = """
@@ -126,9 +127,7 @@ def test_cancel_a_running_task(stack: Stack, page: Page) -> None:
 
 def test_find_last_weeks_task_and_run_it_again_with_changes(stack: Stack, page: Page) -> None:
     wanted = stack.done("Count the swallows of Odesa")
-    stack.database.edit(
-        "update bloom.tasks set created_at = now() - interval '7 days' where id = %(id)s", id=wanted
-    )
+    stack.database.edit("update bloom.tasks set created_at = now() - interval '7 days' where id = %(id)s", id=wanted)
     many = [{"context_id": "c", "agent_slug": "a", "prompt": f"other {n}", "labels": ["nowhere"]} for n in range(60)]
     told(stack.server.post("/llm-tasks/batch", {"tasks": many}))
     stack.open(page, "/tasks")
@@ -151,7 +150,9 @@ def test_read_and_download_an_artifact(stack: Stack, page: Page, tmp_path: Path)
     task_id = stack.done("Fünf Wörter für die Akte")
     stack.open(page, f"/tasks/{task_id}")
     with page.expect_download() as download:
-        page.locator("section", has=page.get_by_role("heading", name="Result")).get_by_role("link", name="Download").click()
+        page.locator("section", has=page.get_by_role("heading", name="Result")).get_by_role(
+            "link", name="Download"
+        ).click()
     download.value.save_as(tmp_path / "result.txt")
     assert (tmp_path / "result.txt").read_bytes() == "Fünf Wörter für die Akte".encode()
     page.get_by_role("link", name="LLM_RESULT").click()

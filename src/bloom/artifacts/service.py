@@ -23,6 +23,7 @@ from bloom.base.ids import ArtifactId, TaskId, made_at
 from bloom.blobs.errors import BlobError
 from bloom.blobs.interface import BlobStore
 from bloom.db.pool import Database
+from bloom.telemetry.metrics import STORE_WRITES
 
 CUT_CHARS = 64 * 1024
 """Longer contents are cut in lists (wire contract, "Artifacts")."""
@@ -68,6 +69,11 @@ class ArtifactService:
         self._store_rests_until = 0.0
         self._swept_to: str | None = None
 
+    @property
+    def has_store(self) -> bool:
+        """Whether outputs go to an object store."""
+        return self._blobs is not None
+
     async def place(self, task_id: TaskId, artifact_id: ArtifactId, text: str) -> Placement:
         """Put `text` where it will stay, before the transaction that makes the artifact: the object store, else (not set, or
         down) PostgreSQL. Never fails for the store's sake.
@@ -88,10 +94,12 @@ class ArtifactService:
                     await self._blobs.put(key, data, content_type="text/plain; charset=utf-8")
             except (BloomError, TimeoutError) as error:
                 self._store_rests_until = time.monotonic() + STORE_REST_SEC
+                STORE_WRITES.labels("failed").inc()
                 _log.warning(
                     "object store failed, outputs stay in the database", extra={"reason": type(error).__name__}
                 )
             else:
+                STORE_WRITES.labels("ok").inc()
                 columns |= {
                     "place": Place.STORE,
                     "object_key": key,
@@ -227,8 +235,10 @@ class ArtifactService:
             try:
                 await self._blobs.put(key, self.content(artifact), content_type=artifact.content_type)
             except BloomError as error:
+                STORE_WRITES.labels("failed").inc()
                 _log.info("object store still down", extra={"waiting": len(waiting), "code": error.code})
                 break
+            STORE_WRITES.labels("ok").inc()
             async with self._database.transaction() as connection:
                 url = self._blobs.url(key)
                 count += await store.moved(connection, artifact.id, object_key=key, url=url, cut=CUT_CHARS)

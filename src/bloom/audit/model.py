@@ -45,6 +45,7 @@ class AuditAction(StrEnum):
     WORKER_DRAINED = "worker_drained"
     WORKER_RESUMED = "worker_resumed"
     KEY_CREATED = "key_created"
+    KEY_ROTATED = "key_rotated"
     KEY_REVOKED = "key_revoked"
     CONFIG_UPDATED = "config_updated"
     CONNECTION_TEST = "connection_test"
@@ -58,6 +59,35 @@ class Position:
 
     tx: int
     id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What fixes the entries `ids`, the first of which has the number `first_n` in the chain."""
+
+    first_n: int
+    ids: list[int]
+    marks: bytes
+    """Of each entry the first bytes of its digest: they tell which one was changed."""
+    hash: bytes
+    """The chain's hash after the last of them."""
+    last: Position
+    """Of the last of them."""
+
+    @property
+    def last_n(self) -> int:
+        """The number of the last entry."""
+        return self.first_n + len(self.ids) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A file of sealed entries in the object store. `hash`: the chain's after the last of them."""
+
+    first_n: int
+    last_n: int
+    hash: bytes
+    object_key: str
 
 
 @dataclass(frozen=True, slots=True)

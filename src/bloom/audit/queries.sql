@@ -15,23 +15,16 @@ where id < coalesce(%(before)s, 9223372036854775807)
 order by id desc
 limit %(limit)s;
 
--- name: of_entity
--- The newest entries on one thing, newest first. The few of its id are read, then sorted.
-select id, at, action, entity_type, entity_id, actor, detail
-from bloom.audit_log
-where entity_id = %(entity_id)s and entity_type = %(entity_type)s
-order by id desc
-limit %(limit)s;
-
 -- name: in_commit_order
 -- Entries behind the position (tx, id) of transactions that are older than every one under way: no entry can come before
 -- them any more, however late its transaction commits.
 select id, at, action, entity_type, entity_id, actor, detail, tx::text as transaction
 from bloom.audit_log
-where (tx, id) > (%(tx)s::xid8, %(id)s) and tx < pg_snapshot_xmin(pg_current_snapshot())
+where (tx, id) > (%(tx)s::xid8, %(id)s) and tx < bloom.audit_horizon()
 order by tx, id
 limit %(limit)s;
 
 -- name: horizon
 -- The oldest transaction that is under way, and the next one that will begin.
-select pg_snapshot_xmin(pg_current_snapshot())::text as oldest, pg_snapshot_xmax(pg_current_snapshot())::text as next;
+select bloom.audit_horizon()::text as oldest,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint + bloom.audit_ahead() as next;

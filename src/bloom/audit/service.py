@@ -32,11 +32,6 @@ class AuditService:
         async with self._database.transaction() as connection:
             return await store.page(connection, wanted, before=before, limit=limit)
 
-    async def of_entity(self, entity_type: str, entity_id: str, *, limit: int) -> list[AuditEntry]:
-        """The newest entries on one thing (`task`, its id), newest first, at most `limit`."""
-        async with self._database.transaction() as connection:
-            return await store.of_entity(connection, entity_type, entity_id, limit=limit)
-
     async def last_id(self) -> int:
         """The id of the newest entry, 0 for none: another one after each change."""
         async with self._database.transaction() as connection:

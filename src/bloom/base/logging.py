@@ -10,9 +10,12 @@ import re
 import sys
 import time
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from bloom.base.errors import ConfigurationError
+from bloom.base.log_file import LogFile
+from bloom.base.settings import ProcessSettings
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the HTTP request being served; appears on each log line written while it is."""
@@ -58,21 +61,38 @@ def _without_keys(line: str) -> str:
     return _KEY.sub(r"\1…", line)
 
 
-def configure_logging(level: str = "info", form: str = "human") -> None:
-    """Send this process's logs to stderr at `level`, as `human` lines or as `json`.
+def configure_logging(settings: ProcessSettings) -> None:
+    """Send this process's logs to stderr, or to the file that `settings` name: then stderr gets the errors alone.
 
-    Raises ConfigurationError for a level or form that does not exist.
+    Raises ConfigurationError for a level that does not exist and a file that cannot be written.
     """
-    number = logging.getLevelNamesMapping().get(level.upper())
+    number = logging.getLevelNamesMapping().get(settings.log_level.upper())
     if number is None:
         raise ConfigurationError("BLOOM_LOG_LEVEL must be one of debug, info, warning, error")
-    if form not in ("human", "json"):
-        raise ConfigurationError("BLOOM_LOG_FORMAT must be human or json")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if form == "json" else _HumanFormatter())
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if settings.log_file is not None:
+        handlers[0].setLevel(logging.ERROR)
+        handlers.append(_open(settings, settings.log_file.expanduser()))
+    for handler in handlers:
+        handler.setFormatter(_JsonFormatter() if settings.log_format == "json" else _HumanFormatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = handlers
     root.setLevel(number)
     # These speak of every request or statement; our own lines say what matters.
     for name in ("httpx", "httpcore", "uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def _open(settings: ProcessSettings, path: Path) -> LogFile:
+    try:
+        return LogFile(
+            path,
+            max_bytes=settings.log_max_bytes,
+            keep_days=settings.log_keep_days,
+            keep_files=settings.log_keep_files,
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"BLOOM_LOG_FILE names a file that cannot be written ({error.strerror}): make its directory and let this user "
+            "write there, or leave it out"
+        ) from None

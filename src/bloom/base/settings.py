@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bloom.base.errors import ConfigurationError
+from bloom.base.variables import describe_problem
 
 DEFAULT_PORT = 5000
 
@@ -31,7 +32,21 @@ class DataDirSettings(BaseSettings):
         return value.expanduser().absolute()
 
 
-class ServerSettings(DataDirSettings):
+class ProcessSettings(BaseSettings):
+    """What every process of ours that runs on can be told: the runtime, Membridge, a worker."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    log_level: str = Field(default="info", validation_alias="BLOOM_LOG_LEVEL")
+    log_format: Literal["human", "json"] = Field(default="human", validation_alias="BLOOM_LOG_FORMAT")
+    log_file: Path | None = Field(default=None, validation_alias="BLOOM_LOG_FILE")
+    log_max_bytes: int = Field(default=50 * 1024 * 1024, ge=0, validation_alias="BLOOM_LOG_MAX_BYTES")
+    log_keep_days: int = Field(default=14, ge=0, le=36_500, validation_alias="BLOOM_LOG_KEEP_DAYS")
+    log_keep_files: int = Field(default=30, ge=0, validation_alias="BLOOM_LOG_KEEP_FILES")
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class ServerSettings(DataDirSettings, ProcessSettings):
     """Everything `bloom serve` can be told. Secrets are SecretStr, so that no representation shows them."""
 
     runtime_port: int | None = Field(default=None, ge=0, le=65535, validation_alias="BLOOM_RUNTIME_PORT")
@@ -42,22 +57,33 @@ class ServerSettings(DataDirSettings):
     listen_url: SecretStr | None = Field(default=None, validation_alias="BLOOM_LISTEN_URL")
     pool_size: int = Field(default=8, ge=2, le=100, validation_alias="BLOOM_DB_POOL_SIZE")
     api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY")
+    metrics_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_METRICS_KEY")
+    previous_api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY_PREVIOUS")
     allow_no_auth: bool = Field(default=False, validation_alias="BLOOM_ALLOW_NO_AUTH")
     node_env: str = Field(default="", validation_alias="NODE_ENV")
     bloom_env: str = Field(default="", validation_alias="BLOOM_ENV")
     base_path: str = Field(default="", validation_alias="BLOOM_BASE_PATH")
     trusted_proxies: str = Field(default="127.0.0.1,::1", validation_alias="BLOOM_TRUSTED_PROXIES")
     rate_limit: str = Field(default="100/minute", validation_alias="BLOOM_RATE_LIMIT")
+    rate_limit_by: Literal["address", "key"] = Field(default="address", validation_alias="BLOOM_RATE_LIMIT_BY")
+    cors_origins: str = Field(default="", validation_alias="BLOOM_CORS_ORIGINS")
+    max_connections: int = Field(default=10_000, ge=8, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS")
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS_PER_ADDRESS"
+    )
+    header_timeout_sec: float = Field(default=15, gt=0, le=3600, validation_alias="BLOOM_HEADER_TIMEOUT_SEC")
+    body_timeout_sec: float = Field(default=30, gt=0, le=3600, validation_alias="BLOOM_BODY_TIMEOUT_SEC")
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024, validation_alias="BLOOM_MAX_HEADER_BYTES")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")
     max_output_bytes: int = Field(default=2 * 1024**3, ge=1024, validation_alias="BLOOM_MAX_OUTPUT_BYTES")
+    audit_export: bool = Field(default=True, validation_alias="BLOOM_AUDIT_EXPORT")
+    audit_export_sec: int = Field(default=900, ge=1, le=86_400, validation_alias="BLOOM_AUDIT_EXPORT_SEC")
     retention_days: int = Field(default=90, ge=0, le=36_500, validation_alias="BLOOM_RETENTION_DAYS")
     membridge_url: str | None = Field(
         default=None, validation_alias=AliasChoices("MEMBRIDGE_SERVER_URL", "MEMBRIDGE_URL")
     )
     membridge_admin_key: SecretStr | None = Field(default=None, validation_alias="MEMBRIDGE_ADMIN_KEY")
     secret_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_SECRET_KEY")
-    log_level: str = Field(default="info", validation_alias="BLOOM_LOG_LEVEL")
-    log_format: Literal["human", "json"] = Field(default="human", validation_alias="BLOOM_LOG_FORMAT")
 
     minio_endpoint: str | None = Field(default=None, validation_alias="MINIO_ENDPOINT")
     minio_port: int = Field(default=9000, ge=1, le=65535, validation_alias="MINIO_PORT")
@@ -86,6 +112,11 @@ class ServerSettings(DataDirSettings):
         return self.runtime_port is not None or self.plain_port is not None
 
     @property
+    def admin_keys(self) -> tuple[str, ...]:
+        """`RUNTIME_API_KEY`, then the one before it that is still taken."""
+        return tuple(key.get_secret_value() for key in (self.api_key, self.previous_api_key) if key is not None)
+
+    @property
     def auth_required(self) -> bool:
         """Whether requests need a key. Without one the server is in development mode."""
         return self.api_key is not None
@@ -104,5 +135,5 @@ def load(cls: type[S], **overrides: Any) -> S:
     try:
         return cls(**overrides)
     except ValidationError as error:
-        lines = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False)]
-        raise ConfigurationError("; ".join(lines)) from None
+        problems = [describe_problem(cls, problem) for problem in error.errors(include_input=False)]
+        raise ConfigurationError("; ".join(f"{variable} {text}" for variable, text in problems)) from None

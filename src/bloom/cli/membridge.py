@@ -4,8 +4,12 @@ from typing import Annotated
 
 import typer
 
-from bloom.cli.exits import EPILOG, errors_as_exits
+from bloom.cli.exits import errors_as_exits
 
+EPILOG = (
+    "Exit codes: 0 stopped; 1 error; 2 wrong usage or setting. Settings come from the environment, DATABASE_URL and "
+    "MEMBRIDGE_ADMIN_KEY first: docs/configuration.md lists them."
+)
 app = typer.Typer(help="The control plane of the session memory.", no_args_is_help=True, epilog=EPILOG)
 
 

@@ -7,7 +7,9 @@ the sockets (SO_REUSEPORT); this process holds them all, so that nobody is refus
 import os
 import socket
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 import httpx
@@ -15,6 +17,7 @@ import httpx
 from bloom.cli.exits import ExitCode
 from bloom.cli.listen_socket import share_listen_socket, url_of
 from bloom.cli.supervisor import Child, Kept, Question, Signals
+from bloom.telemetry.metrics import MULTIPROCESS_DIR, forget_process
 
 STOP_SEC = 4.0
 """By when, after the signal, all processes are gone or killed; each takes three seconds at most by itself."""
@@ -31,14 +34,17 @@ def serve_processes(listening: socket.socket, *, processes: int, lifeline: int |
         read_end, write_end = os.pipe()
         for end in (read_end, write_end):
             held.callback(os.close, end)
+        # Where they count for /metrics: whichever of them is asked tells of all.
+        counts = held.enter_context(tempfile.TemporaryDirectory(prefix="bloom-counts-"))
+        environment = {**os.environ, MULTIPROCESS_DIR: counts}
         runtimes: list[Child] = []
         try:
-            first = _start(runtimes, 1, listening, read_end)
+            first = _start(runtimes, 1, listening, read_end, environment)
             if (code := _until_it_serves(first, url_of(listening), signals, lifeline)) is not None:
                 return code
             for number in range(2, processes + 1):
-                _start(runtimes, number, held.enter_context(share_listen_socket(listening)), read_end)
-            kept = [_kept(runtime) for runtime in runtimes]
+                _start(runtimes, number, held.enter_context(share_listen_socket(listening)), read_end, environment)
+            kept = [_kept(runtime, counts) for runtime in runtimes]
             while not signals.stops and signals.wait(min(one.tend() for one in kept), lifeline=lifeline):
                 pass
         finally:
@@ -46,12 +52,14 @@ def serve_processes(listening: socket.socket, *, processes: int, lifeline: int |
     return 0
 
 
-def _start(runtimes: list[Child], number: int, listening: socket.socket, lifeline: int) -> Child:
+def _start(
+    runtimes: list[Child], number: int, listening: socket.socket, lifeline: int, environment: Mapping[str, str]
+) -> Child:
     options = ("--fd", str(listening.fileno()), "--lifeline-fd", str(lifeline), "--processes", "1")
     child = Child(
         f"process {number}",
         [sys.executable, "-P", "-m", "bloom", "serve", *options],
-        environment=os.environ,
+        environment=environment,
         log=None,
         pass_fds=(listening.fileno(), lifeline),
     )
@@ -78,10 +86,15 @@ def _until_it_serves(child: Child, url: str, signals: Signals, lifeline: int | N
     return None
 
 
-def _kept(runtime: Child) -> Kept:
+def _kept(runtime: Child, counts: str) -> Kept:
+    def start_again() -> None:
+        if runtime.pid is not None:
+            forget_process(runtime.pid, counts)
+        runtime.start()
+
     return Kept(
         runtime.name,
-        start=runtime.start,
+        start=start_again,
         alive=lambda: runtime.alive,
         tell=lambda text: print(f"bloom: {text}", file=sys.stderr, flush=True),
         ending=lambda: runtime.ending,

@@ -95,6 +95,11 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int | None:
+        """The id of the process that was last started."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended (negative: by that signal); None while it runs."""
         return None if self._process is None else self._process.poll()

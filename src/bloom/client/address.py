@@ -54,7 +54,7 @@ def check_url(text: str, name: str) -> str:
     if parts.scheme not in ("http", "https") or not host or port == 0:
         raise ConfigurationError(wanted)
     if "@" in parts.netloc:
-        raise ConfigurationError(f"{name} must not hold a user name or password; put the key into BLOOM_API_KEY")
+        raise ConfigurationError(f"{name} must not hold a user name or password; the key has a variable of its own")
     if parts.query or parts.fragment:
         raise ConfigurationError(f"{wanted}, without '?' and '#'")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

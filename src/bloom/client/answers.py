@@ -36,7 +36,7 @@ def read_refusal(url: str, status: int, headers: Mapping[str, str], body: bytes)
     form = _error_form(body)
     code = None if form is None else form.pop("code", None)
     if form is not None and (isinstance(code, str) or status in _CODES):
-        message, fields = _message(form.pop("error"))
+        message, fields = read_error(form.pop("error"))
         known = code if isinstance(code, str) else _CODES[status]
         if status >= 500 and (request := headers.get("x-request-id", "")):
             message += f" (request {request[:64]})"  # the runtime's log has it
@@ -101,7 +101,7 @@ def _error_form(body: bytes) -> dict[str, Any] | None:
     return form if isinstance(form.get("error"), str | dict) else None
 
 
-def _message(error: str | dict[str, Any]) -> tuple[str, dict[str, list[str]]]:
+def read_error(error: str | dict[str, Any]) -> tuple[str, dict[str, list[str]]]:
     """The text for people and the bad fields, of `error` in either of its two forms."""
     if isinstance(error, str):
         return error, {}

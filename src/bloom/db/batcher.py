@@ -15,6 +15,7 @@ import psycopg
 
 from bloom.base.errors import BloomError, Unavailable
 from bloom.db.pool import RETRYABLE
+from bloom.telemetry.metrics import BATCH_SIZE
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -52,6 +53,7 @@ class Batcher(Generic[In, Out]):
         self._flush = flush
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._sizes = BATCH_SIZE.labels(name)
         self._waiting: deque[_Entry[In, Out]] = deque()
         self._flushing: asyncio.Task[None] | None = None
 
@@ -96,6 +98,7 @@ class Batcher(Generic[In, Out]):
                         batch.append(entry)
                         size += len(entry.items)
                 if batch:
+                    self._sizes.observe(size)
                     outcomes = iter(await self._run([item for entry in batch for item in entry.items]))
                     for entry in batch:
                         own = [next(outcomes) for _ in entry.items]

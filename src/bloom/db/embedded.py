@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
 from bloom.base.errors import ConfigurationError, Unavailable
@@ -35,7 +36,6 @@ _DATABASE_SQL = Path(__file__).with_name("embedded.sql")
 
 # Suited to a small board with an SD card: little memory, compressed WAL, no bursts of log.
 _SETTINGS: Mapping[str, str | int] = {
-    "shared_buffers": "64MB",
     "max_connections": 100,
     "jit": "off",
     "wal_compression": "on",
@@ -63,6 +63,20 @@ _FIXED: Mapping[str, str | int] = {
 }
 
 
+def shared_buffers_mb(memory_bytes: int) -> int:
+    """A sixteenth of the machine's memory, 64 to 256 MB. With 64 MB each task on tables of 250,000 cost two to four reads of
+    pages, with 256 MB about half of one; more would take from the system's own cache, which holds the same pages.
+    """
+    return min(max(memory_bytes // 16 // 2**20, 64), 256)
+
+
+def _memory_bytes() -> int:
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # a container's limit, where there is one
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
 class EmbeddedPostgres:
     """The PostgreSQL of one data directory. `settings` adds to or replaces its settings, all but the durability's."""
 
@@ -71,7 +85,8 @@ class EmbeddedPostgres:
         self.log = self.data_dir / "postgres.log"
         self.major: int | None = None
         self._cluster = self.data_dir / "postgres"
-        self._settings = {**_SETTINGS, **(settings or {}), **_FIXED}
+        sized = {"shared_buffers": f"{shared_buffers_mb(_memory_bytes())}MB"}
+        self._settings = {**_SETTINGS, **sized, **(settings or {}), **_FIXED}
         self._lock = DataDirLock(self.data_dir)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: Path | None = None

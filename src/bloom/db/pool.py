@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,11 @@ from bloom.base.errors import ConfigurationError, Unavailable
 Connection = psycopg.AsyncConnection[DictRow]
 
 CONNECT_TIMEOUT_SEC = 5
+
+# The planner cannot see how few rows LIMIT and the arrays of a statement leave, and would compile the claim, a statement of a
+# millisecond, for some hundred. And what the queue looks up by id is in memory, not on a disk that turns: at the default of 4,
+# a hundred look-ups seem dearer than reading a table of 20,000 tasks whole.
+SESSION_SETTINGS = "set jit = off; set random_page_cost = 1.1"
 WAIT_FOR_CONNECTION_SEC = 5.0
 
 
@@ -25,6 +31,16 @@ def database_unavailable() -> Unavailable:
     return Unavailable(
         "The database does not answer; try again in a moment.", code="database_unavailable", retry_after_sec=2
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """Connections in use and at rest, how many there may be, and how many transactions wait for one."""
+
+    busy: int
+    idle: int
+    limit: int
+    waiting: int
 
 
 class Database:
@@ -78,6 +94,17 @@ class Database:
             error.args = (_without_words(error),)
             raise
 
+    async def look(self) -> None:
+        """Return if the database answers. Raises Unavailable."""
+        async with self.transaction() as connection:
+            await connection.execute("select 1")
+
+    def usage(self) -> PoolUsage:
+        """How the pool is used at this moment."""
+        stats = self._pool.get_stats()
+        size, idle = stats["pool_size"], stats["pool_available"]
+        return PoolUsage(size - idle, idle, self._pool.max_size, stats["requests_waiting"])
+
     def _check_others(self) -> None:
         """When one connection broke, the idle ones are likely broken too: find out before others are given them."""
         if self._checking is None or self._checking.done():
@@ -86,9 +113,8 @@ class Database:
 
 
 async def _configure(connection: Connection) -> None:
-    # The planner cannot see how few rows LIMIT and the arrays of a statement leave, and would compile the claim, a statement
-    # of a millisecond, for some hundred. Said here and not at the start of the session, which poolers refuse.
-    await connection.execute("set jit = off")
+    # Said here and not at the start of the session, which poolers refuse.
+    await connection.execute(SESSION_SETTINGS)
     await connection.commit()
 
 

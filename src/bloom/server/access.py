@@ -75,6 +75,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("POST", "/tasks/{task_id}/cancel"): SUBMITTERS,
     ("POST", "/tasks/{task_id}/requeue"): SUBMITTERS,
     ("GET", f"{API}/health"): EVERYBODY,
+    ("GET", "/metrics"): EVERYBODY,  # it has a key of its own, or answers to this machine alone
     ("GET", f"{API}/openapi.json"): READERS,
     ("HEAD", f"{API}/openapi.json"): READERS,
     # Tasks
@@ -129,5 +130,6 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("POST", f"{API}/keys"): ADMINS,
     ("GET", f"{API}/keys"): ADMINS,
     ("DELETE", f"{API}/keys/{{key_id}}"): ADMINS,
+    ("POST", f"{API}/keys/{{key_id}}/rotate"): ADMINS,
     ("POST", f"{API}/keys/join"): JOINING,
 }

@@ -2,18 +2,18 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
-from fastapi.routing import iter_route_contexts
 
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.exporting import AuditExporter
 from bloom.audit.routes import audit_routes
+from bloom.audit.sealing import AuditSealer
 from bloom.audit.service import AuditService
 from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
@@ -26,11 +26,13 @@ from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
 from bloom.server.access import API, MEMBRIDGE, RULES
 from bloom.server.maintenance import maintain
+from bloom.server.metrics import Gauges, RequestObserver, metrics_routes
 from bloom.tasks.routes.clients import client_routes
 from bloom.tasks.routes.outputs import is_upload, output_routes
 from bloom.tasks.routes.reading import reading_routes
 from bloom.tasks.routes.streams import stream_routes
 from bloom.tasks.routes.workers import work_routes
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.completing import CompletionService
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.granting import GrantService
@@ -39,6 +41,7 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.tasks.service.retention import RetentionService
 from bloom.tasks.service.tasks import TaskService
 from bloom.tasks.service.uploading import UploadService
+from bloom.telemetry.tracing import begin_tracing, end_tracing
 from bloom.ui.error_pages import ErrorPagesMiddleware
 from bloom.ui.live import LiveRegions
 from bloom.ui.pages import Pages
@@ -55,13 +58,12 @@ from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
+from bloom.web.health import in_time
 from bloom.web.install import install_web
 from bloom.web.sessions import Sessions
+from bloom.web.sign_in import SignInAttempts
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
-
-HEALTH_SEC = 2.0
-"""How long the health route waits for the database: whoever asks wants to know, not to wait as others do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Runtime:
     workers: WorkerService
     artifacts: ArtifactService
     tasks: TaskService
+    activity: ActivityService
     granting: GrantService
     holding: HoldingService
     completing: CompletionService
@@ -116,6 +119,7 @@ def build_runtime(
         workers=workers,
         artifacts=artifacts,
         tasks=tasks,
+        activity=ActivityService(database),
         granting=GrantService(database, hub),
         holding=HoldingService(database, signs),
         completing=CompletionService(database, artifacts, signs),
@@ -139,17 +143,35 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         raise ConfigurationError(
             "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
         )
+    if settings.api_key is None and settings.previous_api_key is not None:
+        raise ConfigurationError("RUNTIME_API_KEY_PREVIOUS is set, so RUNTIME_API_KEY must be set too")
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    blobs = open_blob_store(settings)
     sealer = sealer_of(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
-        blobs=open_blob_store(settings),
+        blobs=blobs,
         max_output_bytes=settings.max_output_bytes,
         sealer=sealer,
         membridge=environment_of(settings),
     )
+
+    audit_sealer = AuditSealer(runtime.database)
+    exporter = (
+        AuditExporter(runtime.database, audit_sealer, blobs, every_sec=settings.audit_export_sec)
+        if blobs is not None and settings.audit_export
+        else None
+    )
+    gauges = Gauges(
+        runtime.database,
+        runtime.tasks,
+        runtime.workers,
+        runtime.connections.health,
+        has_store=runtime.artifacts.has_store,
+    )
+    begin_tracing(settings.otlp_endpoint, "bloom-runtime")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -158,14 +180,18 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
             asyncio.create_task(runtime.hub.run(), name="hub"),
             asyncio.create_task(runtime.ring.follow(), name="keys"),
             asyncio.create_task(runtime.granting.watch.run(), name="claims"),
+            asyncio.create_task(gauges.measure_forever(), name="measuring"),
             asyncio.create_task(
                 maintain(
                     runtime.tasks,
+                    runtime.activity,
                     runtime.holding,
                     runtime.artifacts,
                     runtime.uploading,
                     runtime.retention,
                     runtime.worker_sync,
+                    audit_sealer,
+                    exporter,
                     runtime.hub,
                     retention_days=settings.retention_days,
                 ),
@@ -180,6 +206,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                 with suppress(asyncio.CancelledError):
                     await task
             await runtime.database.close()
+            await asyncio.to_thread(end_tracing)
 
     app = FastAPI(
         title="BLOOM Runtime",
@@ -204,23 +231,30 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     )
     keys = _key_ring(settings, runtime)
     sessions = _sessions(settings, sealer)
+    attempts = SignInAttempts()
+    observer = RequestObserver()
     stopping = install_web(
         app,
         settings,
         keys=keys,
+        attempts=attempts,
         rules=RULES,
         require_held=runtime.holding.require_held,
         exempt_body=is_upload,
         direct=(API, routers),
         sessions=sessions,
+        observe=observer.observe,
     )
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
-    _add_pages(app, settings, runtime, sessions, keys)
+    _add_pages(app, settings, runtime, sessions, keys, attempts)
+    app.include_router(
+        metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
+    )
     _add_health(app, runtime)
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
-    deque(iter_route_contexts(app.routes), maxlen=0)
+    observer.learn(app.routes)
     return app, stopping
 
 
@@ -228,7 +262,7 @@ def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
     """The keys that are taken; None in development mode, which asks nobody for one."""
     if settings.api_key is None:
         return None
-    return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
+    return KeyRings(AdminKey(*settings.admin_keys), runtime.ring)
 
 
 def sealer_of(settings: ServerSettings) -> Sealer:
@@ -245,7 +279,12 @@ def _sessions(settings: ServerSettings, sealer: Sealer) -> Sessions:
 
 
 def _add_pages(
-    app: FastAPI, settings: ServerSettings, runtime: Runtime, sessions: Sessions, keys: KeyRings | None
+    app: FastAPI,
+    settings: ServerSettings,
+    runtime: Runtime,
+    sessions: Sessions,
+    keys: KeyRings | None,
+    attempts: SignInAttempts,
 ) -> None:
     pages = Pages(
         base=parse_base_path(settings.base_path),
@@ -255,6 +294,7 @@ def _add_pages(
     )
     services = Services(
         tasks=runtime.tasks,
+        activity=runtime.activity,
         workers=runtime.workers,
         removal=runtime.removal,
         holding=runtime.holding,
@@ -266,7 +306,7 @@ def _add_pages(
         database=runtime.database,
         following=runtime.following,
     )
-    app.include_router(ui_routes(pages, services, keys))
+    app.include_router(ui_routes(pages, services, keys, attempts))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 
@@ -285,8 +325,7 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "membridge": runtime.connections.health.fields(),
         }
         try:
-            async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:
-                await connection.execute("select 1")
+            await in_time(runtime.database.look())
         except (BloomError, TimeoutError):
             return JsonAnswer({**body, "status": "degraded"}, status_code=503)
         return JsonAnswer(body)

@@ -8,11 +8,15 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
-from bloom.blobs.errors import BlobChanged, BlobMissing
-from bloom.blobs.interface import BlobStore, StoredObject
+from bloom.base.clock import to_ms
+from bloom.blobs.errors import BlobChanged, BlobError, BlobMissing
+from bloom.blobs.interface import BlobStore, StoredObject, all_objects
+from bloom.membridge.lease_file import audit_key, lease_fields
+from bloom.membridge.model import Lease
 from bloom.sync.errors import BadLease, BadPointer, PushRefused, RemoteMoved, SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Keys, Role, Snapshot, Standing, Version
@@ -20,7 +24,6 @@ from bloom.sync.project_lock import epoch_ms
 from bloom.sync.remote import counts_of, decode_version, encode_version, is_sha256, parse_object, plain_version
 from bloom.sync.settings import SyncSettings
 
-_PAGE = 1000
 _STALE = "this node does not lead any more; nothing was changed"
 
 
@@ -47,14 +50,15 @@ class BucketRemote:
                 return Standing(Role.SECONDARY, None, named, None, "lease.json", hint)
             epoch = await self._last_epoch() + 1
             if asks:
-                return await self._lead(epoch, None)
+                return await self._lead(epoch, None, begins=True)
             reason = "nobody leads yet: a push takes the lead"
             return Standing(Role.PRIMARY, epoch, me, None, "PRIMARY_NODE_ID", reason, takes_lead=True)
         lease = _Lease(content, self._keys)
         left_ms = lease.expires_at_ms - _now_ms()
         standing = Standing(Role.SECONDARY, lease.epoch, lease.primary, lease.expires_at_ms, "lease.json")
-        if lease.needs_selection:
-            return replace(standing, reason="the lease waits for a selection in Membridge")
+        if lease.needs_selection and (left_ms > 0 or named != me):
+            reason = "the lease waits for a selection in Membridge (without one: PRIMARY_NODE_ID, once it has ended)"
+            return replace(standing, reason=reason)
         if left_ms > 0 and lease.primary != me:
             return replace(standing, reason=f"{lease.primary} leads")
         if left_ms <= 0 and not lease.is_from_a_node:
@@ -68,28 +72,23 @@ class BucketRemote:
             return replace(primary, epoch=epoch, reason=reason, takes_lead=True)
         if not asks or left_ms > self._settings.lease_sec * 500 or not lease.is_from_a_node:
             return primary
-        return await self._lead(lease.epoch + (lease.primary != me), tag)
+        return await self._lead(lease.epoch + (lease.primary != me), tag, begins=lease.primary != me)
 
-    async def _lead(self, epoch: int, tag: str | None) -> Standing:
-        me, now = self._settings.node_id, _now_ms()
-        expires = now + self._settings.lease_sec * 1000
-        lease: dict[str, Any] = {
-            "canonical_id": self._keys.canonical_id,
-            "primary_node_id": me,
-            "issued_at": now,
-            "expires_at": expires,
-            "lease_seconds": self._settings.lease_sec,
-            "epoch": epoch,
-            "policy": "primary_authoritative",
-            "issued_by": f"node:{me}",
-        }
+    async def _lead(self, epoch: int, tag: str | None, *, begins: bool) -> Standing:
+        me, now, cid = self._settings.node_id, datetime.now(UTC), self._keys.canonical_id
+        expires = now + timedelta(seconds=self._settings.lease_sec)
+        lease = Lease(epoch, me, self._settings.lease_sec, now, f"node:{me}", expires)
+        content = json.dumps(lease_fields(cid, lease)).encode()
         try:
-            await self._write(self._keys.lease, json.dumps(lease).encode(), tag)
+            await self._write(self._keys.lease, content, tag)
         except BlobChanged:
             raise SyncError("another node changed the lease at this moment; try again", code="lease_changed") from None
         if (written := await self._lease()) is None or written.primary != me or written.epoch != epoch:
             raise SyncError("another node changed the lease at this moment; try again", code="lease_changed")
-        return Standing(Role.PRIMARY, epoch, me, expires, "lease.json")
+        if begins:
+            with suppress(BlobError):  # a copy for people; the lease itself is written
+                await self._store.put(audit_key(cid, lease), content, content_type="application/json")
+        return Standing(Role.PRIMARY, epoch, me, to_ms(expires), "lease.json")
 
     async def _last_epoch(self) -> int:
         """The epoch of what is current, 0 for none: a lease that was lost does not begin again behind it."""
@@ -161,7 +160,7 @@ class BucketRemote:
         except BadPointer:  # what was pushed is there all the same
             pointed_at = None
         current = None if pointed_at is None else pointed_at.key
-        listed = await list_objects(self._store, self._keys.versions)
+        listed = await all_objects(self._store, self._keys.versions)
         found = await asyncio.gather(*(self._version(each) for each in listed))
         versions = [replace(each, current=each.key == current) for each in found if each is not None]
         return sorted(versions, key=lambda each: (each.created_at_ms, each.epoch), reverse=True)
@@ -181,7 +180,7 @@ class BucketRemote:
         return replace(
             version,
             counts=counts_of(manifest),
-            node_id=str(manifest.get("node_id", "")),
+            node_id=str(manifest.get("node_id") or manifest.get("source_host", "")),
             based_on=manifest.get("based_on"),
             created_at_ms=epoch_ms(manifest.get("timestamp")) or int(listed.modified.timestamp() * 1000),
         )
@@ -229,6 +228,9 @@ class _Lease:
             fields.get("epoch", 0),
             epoch_ms(fields.get("expires_at")),
         )
+        self.needs_selection = bool(fields.get("needs_ui_selection"))
+        if self.needs_selection and primary is None:
+            primary = ""
         is_ours = fields.get("canonical_id", keys.canonical_id) == keys.canonical_id
         is_whole = isinstance(primary, str) and type(epoch) is int and expires is not None
         if not (is_ours and is_whole):
@@ -241,16 +243,7 @@ class _Lease:
         self.primary = primary
         self.epoch = epoch
         self.expires_at_ms = expires
-        self.needs_selection = bool(fields.get("needs_ui_selection"))
         self.is_from_a_node = fields.get("issued_by") in (f"node:{primary}", primary)
-
-
-async def list_objects(store: BlobStore, prefix: str) -> list[StoredObject]:
-    """All objects below `prefix/`, by key."""
-    found: list[StoredObject] = []
-    while page := await store.page(prefix, after=found[-1].key if found else None, limit=_PAGE):
-        found += page
-    return found
 
 
 def _now_ms() -> int:

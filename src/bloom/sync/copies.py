@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bloom.base.clock import from_ms
 from bloom.blobs.errors import BlobError, BlobMissing
-from bloom.blobs.interface import BlobStore
-from bloom.sync.bucket_remote import list_objects
+from bloom.blobs.interface import BlobStore, all_objects
 from bloom.sync.errors import SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Keys, Version
@@ -110,7 +108,7 @@ async def _keep_stray(store: BlobStore, keys: Keys, current: Version) -> None:
         manifest = parse_object(await store.get(keys.plain_manifest), "manifest.json")
         if sha256 is None or sha256 == current.sha256 or manifest.get("sha256") != sha256:
             return
-        if any(sha256 in each.key for each in await list_objects(store, keys.versions)):
+        if any(sha256 in each.key for each in await all_objects(store, keys.versions)):
             return
         stray = Version(sha256, 0, keys.plain, await store.size(keys.plain), counts_of(manifest))
         kept = replace(stray, key=keys.version(0, sha256), created_at_ms=int(datetime.now(UTC).timestamp() * 1000))
@@ -126,7 +124,7 @@ def _manifest(keys: Keys, version: Version, source_host: str, **more: Any) -> by
         {
             "project": keys.project,
             "canonical_id": keys.canonical_id,
-            "timestamp": from_ms(version.created_at_ms).isoformat(timespec="milliseconds"),
+            "timestamp": version.created_at_ms,
             "source_host": source_host,
             "db_size": version.db_size,
             "sha256": version.sha256,

@@ -88,7 +88,8 @@ def check(database: Path) -> None:
     with _errors(), closing(_open(database)) as connection:
         found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check(5)")]
     if found != ["ok"]:
-        raise BadDatabase(f"SQLite's integrity check of {database.name} fails: {found[0]}")
+        lines = [line for line in found[0].splitlines() if not line.startswith("***")]
+        raise BadDatabase(f"SQLite's integrity check fails: {(lines or found)[0]}")
 
 
 def count_rows(database: Path) -> dict[str, int]:

@@ -3,13 +3,15 @@
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from bloom.base.errors import BloomError, ConfigurationError
+from bloom.base.findings import Finding
+from bloom.base.variables import describe_problem
 from bloom.sync.copies import is_plain_current
+from bloom.sync.errors import MembridgeRefused
 from bloom.sync.node import Node, working
 from bloom.sync.pull import Situation, look
 from bloom.sync.push import describe
@@ -17,15 +19,7 @@ from bloom.sync.replacing import is_foreign
 from bloom.sync.settings import SyncSettings
 from bloom.sync.status import lock_in_force
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` says what helps, "" where nothing has to."""
-
-    name: str
-    verdict: Literal["ok", "warning", "problem"]
-    text: str
-    fix: str = ""
+_CHECK_MEMBRIDGE = "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY"
 
 
 def examine_settings(given: Mapping[str, Any]) -> list[Finding]:
@@ -33,7 +27,7 @@ def examine_settings(given: Mapping[str, Any]) -> list[Finding]:
     try:
         settings, found = SyncSettings(**given), list[Finding]()
     except ValidationError as error:
-        wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_input=False)}
+        wrong = dict(describe_problem(SyncSettings, each) for each in error.errors(include_input=False))
         found = [Finding(name, "problem", text, f"correct {name}") for name, text in wrong.items()]
         fields = SyncSettings.model_fields.values()
         usual = {str(each.validation_alias): each.get_default(call_default_factory=True) for each in fields}
@@ -72,7 +66,10 @@ async def examine(node: Node) -> list[Finding]:
         situations: list[Situation] = []
 
         async def role() -> Finding:
-            situations.append(await look(node, None))
+            try:
+                situations.append(await look(node, None))
+            except MembridgeRefused as error:
+                return Finding("Membridge", "problem", error.message, _CHECK_MEMBRIDGE)
             return _role(node, situations[0])
 
         found.append(await _guarded("role", "select a primary in Membridge, or set PRIMARY_NODE_ID", role))
@@ -153,7 +150,7 @@ def _pointer(situation: Situation) -> Finding:
 
 def _role(node: Node, situation: Situation) -> Finding:
     if situation.warning is not None:
-        return Finding("Membridge", "problem", situation.warning, "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY")
+        return Finding("Membridge", "problem", situation.warning, _CHECK_MEMBRIDGE)
     standing = situation.standing
     if situation.bad_lease is not None:
         fix = f"remove {node.keys.lease} from the bucket, then push from the node that PRIMARY_NODE_ID names"

@@ -19,7 +19,6 @@ from bloom.base.errors import ConfigurationError
 TIMEOUT_SEC = 10
 """What Claude Code gives the hook before it ends it; ours is done in well under a second."""
 
-_OURS = re.compile(r"""("[^"]+"|'[^']+'|\S+)( -m bloom)? sync hook (session-start|stop|session-end)( \|\| true)?""")
 _BACKUP_SUFFIX = ".before-bloom"
 
 Json = dict[str, Any]
@@ -99,7 +98,12 @@ def _entry(python: str, event: str) -> Json:
 
 def _is_ours(hook: object) -> bool:
     command = cast("Json", hook).get("command") if isinstance(hook, dict) else None
-    return isinstance(command, str) and _OURS.fullmatch(command.strip()) is not None
+    try:
+        words = shlex.split(command) if isinstance(command, str) else []
+    except ValueError:  # a quotation without an end
+        return False
+    # Whatever Python it is: another installation's takes its place.
+    return words[1:5] == ["-m", "bloom", "sync", "hook"] and words[6:] == ["||", "true"]
 
 
 def _groups(settings: Json, event: str) -> list[Any]:
@@ -115,13 +119,13 @@ def _take_out(settings: Json) -> bool:
     found = False
     hooks: Json = settings.get("hooks", {})
     for event in list(hooks):
-        groups = hooks[event]
-        for group in _our_groups(settings, event):
-            found = True
+        groups, ours = hooks[event], _our_groups(settings, event)
+        found = found or bool(ours)
+        for group in ours:
             group["hooks"][:] = [hook for hook in group["hooks"] if not _is_ours(hook)]
             if not group["hooks"]:
                 groups.remove(group)
-        if found and not groups:
+        if ours and not groups:
             del hooks[event]
     if found and not hooks:
         del settings["hooks"]
@@ -175,7 +179,8 @@ def _hints(settings: Json) -> tuple[str, ...]:
     hints: list[str] = []
     if settings.get("disableAllHooks") is True:
         hints.append("disableAllHooks is set in these settings, so Claude Code runs no hook")
-    told = {*os.environ, *cast("Json", settings.get("env") or {})}
+    own = settings.get("env")
+    told = {*os.environ, *(cast("Json", own) if isinstance(own, dict) else ())}
     if "CLAUDE_PROJECT_ID" not in told or not told & {"MINIO_ENDPOINT", "BLOOM_SYNC_DIR"}:
         hints.append(
             "the hooks need CLAUDE_PROJECT_ID and a store (MINIO_ENDPOINT or BLOOM_SYNC_DIR) in the environment of Claude "

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bloom.base.errors import ConfigurationError
@@ -12,6 +13,7 @@ from bloom.blobs.errors import BlobError
 from bloom.blobs.interface import BlobStore
 from bloom.sync.bucket_remote import BucketRemote
 from bloom.sync.database import remove_leftover, settle, take_snapshot
+from bloom.sync.errors import BadDatabase
 from bloom.sync.model import Keys, LocalFiles, Snapshot
 from bloom.sync.remote import Remote
 from bloom.sync.settings import SyncSettings
@@ -48,6 +50,14 @@ class Node:
         database = self.files.database
         if not database.exists():
             return None
+        try:
+            return self._snapshot(database, as_file=as_file)
+        except BadDatabase as error:
+            raise BadDatabase(f"{database}: {error.message}", code=error.code) from None
+
+    def _snapshot(self, database: Path, *, as_file: bool) -> Snapshot:
+        if database.is_dir():
+            raise BadDatabase("this is a directory; check CLAUDE_MEM_DB")
         known = self.state.snapshot
         is_at_hand = not as_file or self.files.snapshot.exists()
         if is_at_hand and known is not None and known.fingerprint == settle(database):

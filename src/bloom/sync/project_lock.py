@@ -122,7 +122,7 @@ async def _take(
     mine = json.dumps(
         {
             "hostname": holder.hostname,
-            "timestamp": now.isoformat(timespec="seconds"),
+            "timestamp": to_ms(now),
             "project": holder.project,
             "canonical_id": holder.canonical_id,
             "owner": holder.owner,

@@ -10,7 +10,7 @@ from bloom.sync.errors import BadDatabase, BadLease, BadPointer, MembridgeUnreac
 from bloom.sync.failpoints import reach
 from bloom.sync.merge_report import MergeReport
 from bloom.sync.model import MANIFEST_TABLES, Outcome, Role, Snapshot, Standing, Version
-from bloom.sync.node import Node, working
+from bloom.sync.node import Node, now_ms, working
 from bloom.sync.push import describe, how_to_push, repair_plain
 from bloom.sync.remote import Remote
 from bloom.sync.replacing import fetch, replace_local
@@ -71,7 +71,7 @@ async def pull(node: Node, *, force: bool = False, dry_run: bool = False, merge:
     """
     async with working(node):
         local, is_broken = _local(node)
-        merge = merge and local is not None
+        merge = merge and local is not None and local.counts["tables"] > 0
         situation = await look(node, local)
         if situation.bad_pointer is not None:
             raise situation.bad_pointer
@@ -98,6 +98,8 @@ async def pull(node: Node, *, force: bool = False, dry_run: bool = False, merge:
             return Outcome("would_pull", f"would pull {describe(current)}", tuple(warnings), detail)
         if local is not None and has_content and not merge and local.sha256 != node.state.synced_as:
             warnings.append("this node had changes that were never pushed; they are in the copy (--merge keeps them)")
+        if is_broken:
+            warnings.append("what was here is no sound database; it is kept as it was")
         # What did not change here since the last sync follows the remote as it is: there is nothing to unite.
         merge = merge and local is not None and local.sha256 != node.state.synced_as
         return await _bring(node, situation, current, warnings, detail, merge=merge)
@@ -126,7 +128,7 @@ async def _bring(
     if report is None:
         node.remember_sync(current.sha256, fetched.sha256)
     else:
-        node.remember(synced=current.sha256, synced_as=None, intent=None)
+        node.remember(synced=current.sha256, synced_as=None, synced_at_ms=now_ms(), intent=None)
     reach("pull.state_saved")
     after = node.snapshot() or fetched
     if report is not None and not report.differs_from_remote:

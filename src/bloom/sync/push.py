@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from bloom.blobs.errors import BlobError
 from bloom.sync.copies import try_to_make_plain_current, upload
-from bloom.sync.errors import BadPointer, PushRefused, RemoteMoved, SyncError
+from bloom.sync.errors import BadDatabase, BadPointer, PushRefused, RemoteMoved, SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Outcome, Snapshot, Standing, Version
 from bloom.sync.node import Node, now_ms, working
@@ -23,7 +23,11 @@ async def push(node: Node, *, force: bool = False, dry_run: bool = False) -> Out
     OSError.
     """
     async with working(node):
-        local = node.snapshot()
+        try:
+            local = node.snapshot()
+        except BadDatabase as error:
+            error.message += "; nothing was pushed, `bloom sync doctor` says what helps"
+            raise
         if local is None:
             raise SyncError(f"there is no database at {node.files.database}; nothing to push", code="no_database")
         reach("push.snapshot_taken")
@@ -130,14 +134,19 @@ async def repair_plain(node: Node, remote: Remote, *, is_snapshot_of: str | None
 
 
 def _require_right(node: Node, standing: Standing) -> None:
-    if standing.may_push or node.settings.allow_secondary_push:
+    if _may_push(node, standing):
         return
     raise PushRefused(f"this node ({node.settings.node_id}) is not the primary: {standing.reason}; nothing was pushed")
 
 
+def _may_push(node: Node, standing: Standing) -> bool:
+    # Where PostgreSQL fences, it would refuse a secondary after the upload.
+    return standing.may_push or (node.settings.allow_secondary_push and node.service is None)
+
+
 def how_to_push(node: Node, standing: Standing) -> str:
     """What brings to the others what only this node has, in words."""
-    if standing.may_push or (node.settings.allow_secondary_push and node.service is None):
+    if _may_push(node, standing):
         return "bloom sync push brings what is new here to the others"
     me, who = node.settings.node_id, f" ({standing.primary})" if standing.primary else ""
     way = "select it in Membridge" if node.service else f"PRIMARY_NODE_ID={me}, once the present lease has ended"

@@ -68,7 +68,14 @@ async def fetch(node: Node, version: Version) -> Snapshot:
         )
     await download(node.store, version, node.files.download)
     reach("pull.downloaded")
-    taken = take_snapshot(node.files.download, node.files.snapshot)
+    try:
+        taken = take_snapshot(node.files.download, node.files.snapshot)
+    except BadDatabase as error:
+        raise BadDatabase(
+            f"version {version.sha256[:12]} is no sound database ({error.message}); nothing was changed: bring an older "
+            "version back with `bloom sync restore`",
+            code=error.code,
+        ) from None
     remove_leftover(node.files.snapshot)
     reach("pull.checked")
     return taken

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from bloom import __version__
 from bloom.base.errors import ConfigurationError
 from bloom.client.address import check_url, is_loopback
+from bloom.client.answers import read_error
 from bloom.membridge.schemas import (
     AwaitCommands,
     Command,
@@ -177,8 +178,12 @@ class MembridgeClient:
             )
         if status >= 500:
             raise MembridgeUnreachable(f"Membridge at {self.url} answers with an error ({status}); try again later")
+        if status in (404, 405) and not str(code).endswith("_not_found"):  # it does not know the route
+            raise self._not_membridge()
         told = form.get("error")
-        message = told if isinstance(told, str) else f"Membridge refuses ({status})"
+        message = f"Membridge refuses ({status})"
+        if isinstance(told, str | dict):
+            message = read_error(cast("str | dict[str, Any]", told))[0]
         raise MembridgeRefused(message, status=status, code=code if isinstance(code, str) else "refused")
 
     def _read(self, model: type[M], answer: Any) -> M:

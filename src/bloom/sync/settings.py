@@ -21,7 +21,7 @@ class SyncSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
-    project: str | None = Field(default=None, min_length=1, max_length=128, validation_alias="CLAUDE_PROJECT_ID")
+    project: str | None = Field(default=None, max_length=128, validation_alias="CLAUDE_PROJECT_ID")
     database: Path = Field(default=Path("~/.claude-mem/claude-mem.db"), validation_alias="CLAUDE_MEM_DB")
     node_id: str = Field(default_factory=_hostname, min_length=1, max_length=128, validation_alias="MEMBRIDGE_NODE_ID")
     primary_node_id: str | None = Field(default=None, validation_alias="PRIMARY_NODE_ID")
@@ -46,6 +46,11 @@ class SyncSettings(BaseSettings):
     backup_days: int = Field(default=14, ge=0, validation_alias="PULL_BACKUP_MAX_DAYS")
     backup_count: int = Field(default=50, ge=1, validation_alias="PULL_BACKUP_MAX_COUNT")
     keep_versions: int = Field(default=20, ge=1, validation_alias="BLOOM_SYNC_KEEP_VERSIONS")
+
+    @field_validator("project")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        return value if value and value.strip() else None
 
     @field_validator("database")
     @classmethod

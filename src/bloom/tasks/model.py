@@ -3,7 +3,7 @@
 `next_state` is the whole state machine; the SQL of this slice is checked against it state by state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -87,8 +87,16 @@ def next_state(status: TaskStatus, command: Command, *, attempts_left: bool, can
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a task comes from: the id of the request that makes it, and the caller's place in a trace (a W3C traceparent)."""
+
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One row of `tasks`."""
+    """One row of `tasks`. `request_id` made it; its spans lie below `traceparent`."""
 
     id: TaskId
     seq: int
@@ -113,6 +121,8 @@ class Task:
     cancel_requested_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    request_id: str | None = None
+    traceparent: str | None = None
     truncated: bool = False
 
 
@@ -232,3 +242,28 @@ class Event:
     at: datetime
     type: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Tasks that can be claimed and ask for these labels: how many (up to a bound), and the age of the oldest of them."""
+
+    labels: Sequence[str]
+    tasks: int
+    oldest_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGauges:
+    """The queue at a moment. `others`: tasks that can be claimed and ask for further sets of labels. Times in seconds, 0 where
+    there is nothing; counts other than `by_status` go up to a bound.
+    """
+
+    by_status: Mapping[TaskStatus, int]
+    waiting: Sequence[Waiting]
+    others: int
+    oldest_queued_sec: float
+    oldest_held_sec: float
+    scheduled: int
+    without_turn: int
+    outputs_to_move: int

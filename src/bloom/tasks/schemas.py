@@ -204,7 +204,9 @@ class RetryOut(BaseModel):
 
 
 class LLMTask(BaseModel):
-    """A task as clients read it. `truncated` appears where a list cut a long prompt."""
+    """A task as clients read it. `request_id` and `traceparent` are of the request that made it. `truncated` appears where a
+    list cut a long prompt.
+    """
 
     id: str
     context_id: str
@@ -226,6 +228,8 @@ class LLMTask(BaseModel):
     concurrency_key: str | None
     retry: RetryOut
     cancel_requested: bool
+    request_id: str | None = None
+    traceparent: str | None = None
     truncated: bool | None = None
 
 

@@ -5,9 +5,11 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -30,6 +32,8 @@ from bloom.web.sse import SseEvent, event_stream
 FORM_TOKEN = "form_token"  # noqa: S105 - the name of a field
 _OWN_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 _FILE_COUNT = 10
+ZONE_COOKIE = "bloom_zone"
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,40}(/[A-Za-z0-9_+-]{1,40}){0,2}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Viewer:
     principal: Principal | None
     language: Language
     session_id: str = ""
+    zone: tzinfo = UTC
 
     @property
     def role(self) -> Role | None:
@@ -59,6 +64,10 @@ class Viewer:
     def name(self) -> str:
         """By which the audit log tells the viewer."""
         return "" if self.principal is None else self.principal.name
+
+    def day_began(self) -> datetime:
+        """When today began where the viewer is."""
+        return datetime.now(self.zone).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
 
     @cached_property
     def formats(self) -> Formats:
@@ -93,7 +102,8 @@ class Pages:
 
     def viewer(self, request: Request) -> Viewer:
         """Who looks."""
-        return Viewer(principal_of(request.scope), choose_language(request), session_id_of(request.scope))
+        session_id, zone = session_id_of(request.scope), _zone(request.cookies.get(ZONE_COOKIE, ""))
+        return Viewer(principal_of(request.scope), choose_language(request), session_id, zone)
 
     def render(self, template: str, viewer: Viewer, **context: Any) -> str:
         """A template as text. Within are `viewer`, `f` (formats), `url`, `asset` and `_` beside `context`."""
@@ -142,7 +152,7 @@ class Pages:
                 # No form token: the region is shared by all who may see the same. The page's script adds its own.
                 return self.render(f"{name}_region.html", viewer, form_token=None, **await load(params, viewer))
 
-            key = (name, str(params), viewer.language.code, viewer.role)
+            key = (name, str(params), viewer.language.code, viewer.role, str(viewer.zone))
             return event_stream(self.region_events(self.regions.follow(key, render, every_sec=every_sec)))
 
         router.add_api_route(path, whole, methods=["GET"], name=name)
@@ -198,6 +208,16 @@ class Pages:
             environment.filters["json_text"] = partial(json.dumps, ensure_ascii=False)
             self._environments[wanted.code] = environment
         return environment
+
+
+def _zone(name: str) -> tzinfo:
+    """The zone that the page's script found, UTC for none that is known here."""
+    if not _ZONE.fullmatch(name):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError, ValueError):
+        return UTC
 
 
 def own_path(text: str | None, otherwise: str = "/") -> str:

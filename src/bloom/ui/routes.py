@@ -9,6 +9,7 @@ from bloom.audit.service import AuditService
 from bloom.base.errors import NotFound
 from bloom.db.pool import Database
 from bloom.keys.service import KeyService
+from bloom.tasks.service.activity import ActivityService
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.removal import WorkerRemovalService
@@ -29,6 +30,7 @@ from bloom.ui.workers import worker_pages
 from bloom.upstream.looking import MembridgeService
 from bloom.upstream.service import ConnectionService
 from bloom.web.auth import KeyRing
+from bloom.web.sign_in import SignInAttempts
 from bloom.workers.service import WorkerService
 
 _A_YEAR = "public, max-age=31536000, immutable"
@@ -39,6 +41,7 @@ class Services:
     """What pages show and do comes from these."""
 
     tasks: TaskService
+    activity: ActivityService
     following: FollowService
     artifacts: ArtifactService
     audit: AuditService
@@ -51,11 +54,13 @@ class Services:
     database: Database
 
 
-def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRouter:
+def ui_routes(pages: Pages, services: Services, keys: KeyRing | None, attempts: SignInAttempts) -> APIRouter:
     """The router at the root. `keys` None: development mode."""
     router = APIRouter(include_in_schema=False)
-    router.include_router(sign_in_routes(pages, keys))
-    router.include_router(overview_routes(pages, services.tasks, services.workers))
+    router.include_router(sign_in_routes(pages, keys, attempts))
+    router.include_router(
+        overview_routes(pages, services.tasks, services.activity, services.workers, services.connections.health)
+    )
     router.include_router(worker_pages(pages, services.workers, services.removal, services.holding, services.keys))
     router.include_router(artifact_pages(pages, services.artifacts))
     router.include_router(lease_pages(pages, services.holding))

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.model import AuditFilter
 from bloom.audit.service import AuditService
 from bloom.base.ids import ResultId, TaskId
 from bloom.db.hub import task_topic
@@ -77,7 +78,9 @@ def task_routes(pages: Pages, services: TaskServices) -> APIRouter:
             "failure": last if last and task.status in (TaskStatus.FAILED, TaskStatus.DEAD) else None,
             "metrics": last.metrics if last else {},
             "artifacts": await services.artifacts.page(task_id=task_id, before=None, limit=_ARTIFACTS),
-            "entries": await services.audit.of_entity("task", task_id, limit=_AUDIT),
+            "entries": await services.audit.page(
+                AuditFilter(entity_type="task", entity_id=task_id), before=None, limit=_AUDIT
+            ),
             "may_cancel": task.status not in FINAL and task.cancel_requested_at is None,
             "may_requeue": task.status in FINAL and task.status is not TaskStatus.COMPLETED,
             "is_held": task.status in HELD,

@@ -26,6 +26,19 @@ def route_path(scope: Scope) -> str:
     return path[len(root) :] if path[len(root)] == "/" else path
 
 
+_TEMPLATE = "bloom.template"
+
+
+def note_template(scope: Scope, template: str) -> None:
+    """Let those around it know the route that serves a request, by the template of its path."""
+    scope[_TEMPLATE] = template
+
+
+def template_of(scope: Scope) -> str | None:
+    """The template (`/api/runtime/workers/{worker_id}`) of the route that serves a request, if it was noted."""
+    return scope.get(_TEMPLATE)
+
+
 def raw_path(scope: Scope) -> str:
     """The path as the client sent it, still percent-encoded and without query: printable ASCII, whatever was sent."""
     raw: bytes | None = scope.get("raw_path")

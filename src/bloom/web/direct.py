@@ -19,7 +19,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bloom.base.errors import BloomError
-from bloom.web.asgi import header, route_path
+from bloom.web.asgi import header, note_template, route_path
 from bloom.web.bodies import StrictRoute, parse_json, read_body
 from bloom.web.errors import error_response, json_error
 from bloom.web.validation import describe_problems
@@ -126,16 +126,18 @@ class DirectMiddleware:
 
     def __init__(self, app: ASGIApp, *, routers: Iterable[APIRouter], prefix: str) -> None:
         self.app = app
-        self._by_method: dict[str, list[tuple[re.Pattern[str], DirectRoute]]] = {}
+        self._by_method: dict[str, list[tuple[re.Pattern[str], str, DirectRoute]]] = {}
         for route in (route for router in routers for route in router.routes if isinstance(route, DirectRoute)):
             for method in route.methods or ():
-                self._by_method.setdefault(method, []).append((compile_path(prefix + route.path)[0], route))
+                template = prefix + route.path
+                self._by_method.setdefault(method, []).append((compile_path(template)[0], template, route))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (candidates := self._by_method.get(scope["method"])) is not None:
             path = route_path(scope)
-            for pattern, route in candidates:
+            for pattern, template, route in candidates:
                 if (match := pattern.match(path)) is not None:
+                    note_template(scope, template)
                     try:
                         answer = await route.answer(match.groupdict(), scope, receive)
                     except BloomError as error:

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,18 +17,22 @@ _LONGEST_PATH = 512
 # What proxies write for a request whose client left before there was an answer.
 _CLIENT_CLOSED_REQUEST = 499
 
+ObserveRequest = Callable[[Scope, int, float], None]
+"""Told of each request, with the status of its answer and the seconds that it took."""
+
 logger = logging.getLogger("bloom.access")
 
 
 class RequestContextMiddleware:
     """Takes a sane `X-Request-Id` from the caller or makes one; it is in the answer and in each log line meanwhile.
 
-    Also lets what serves the request find `stopping` (see `bloom.web.disconnect.stopping_of`).
+    Also lets what serves the request find `stopping` (see `bloom.web.disconnect.stopping_of`), and tells `observe` of it.
     """
 
-    def __init__(self, app: ASGIApp, *, stopping: Stopping) -> None:
+    def __init__(self, app: ASGIApp, *, stopping: Stopping, observe: ObserveRequest | None = None) -> None:
         self.app = app
         self._stopping = stopping
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,9 +56,11 @@ class RequestContextMiddleware:
         try:
             await self.app(scope, receive, named_send)
         finally:
+            seconds = time.perf_counter() - began
+            if self._observe is not None:
+                self._observe(scope, status, seconds)
             if logger.isEnabledFor(logging.INFO):
-                milliseconds = round((time.perf_counter() - began) * 1000, 1)
                 path = raw_path(scope)[:_LONGEST_PATH]
-                fields = {"method": scope["method"], "path": path, "status": status, "ms": milliseconds}
+                fields = {"method": scope["method"], "path": path, "status": status, "ms": round(seconds * 1000, 1)}
                 logger.info("request", extra=fields)
             request_id.reset(token)

@@ -23,8 +23,13 @@ from typing import Any, TypeVar
 
 import psutil
 
+from bloom.telemetry.tracing import span
+
 LEASE_VARIABLE = "BLOOM_LEASE_ID"
 """Every child and what it starts carries this in its environment."""
+
+TRACE_VARIABLE = "TRACEPARENT"
+"""By which a child finds its place in a trace (opentelemetry.io, "Environment Variables as Context Propagation Carriers")."""
 
 CHUNK_BYTES = 64 * 1024
 STDERR_TAIL_BYTES = 8 * 1024
@@ -295,7 +300,8 @@ async def running_child(
     grace_sec: float = 3.0,
     output_dir: Path | None = None,
 ) -> AsyncGenerator[Child]:
-    """Run `argv` in `cwd` with exactly `env` (and BLOOM_LEASE_ID), feeding it `stdin`.
+    """Run `argv` in `cwd` with exactly `env` (and BLOOM_LEASE_ID), feeding it `stdin`. While runs are traced, it has a span of
+    its own, which takes the place of the `TRACEPARENT` that it is given.
 
     When the block is left, for whatever reason, no descendant of the child lives: an exception or a CancelledError
     leaves the block only after that. `grace_sec` is the time between SIGINT and SIGKILL. With `output_dir` stdout is a
@@ -303,8 +309,10 @@ async def running_child(
     guardian cannot be started (`cwd` is missing, no memory) and ValueError for a NUL in `argv`; a program that is not
     there is `Exit.errno`.
     """
-    child = Child(argv, env, cwd, lease_id, stdin, grace_sec, output_dir)
-    try:
-        yield child
-    finally:
-        await see_through(child.close())
+    with span("task.child", env.get(TRACE_VARIABLE), {"process.executable.name": Path(argv[0]).name}) as traceparent:
+        traced = {} if traceparent is None else {TRACE_VARIABLE: traceparent}
+        child = Child(argv, {**env, **traced}, cwd, lease_id, stdin, grace_sec, output_dir)
+        try:
+            yield child
+        finally:
+            await see_through(child.close())

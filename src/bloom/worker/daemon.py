@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-import os
 import shutil
 from dataclasses import replace
 
 from bloom.base.errors import ConfigurationError
 from bloom.base.logging import configure_logging
+from bloom.base.settings import ProcessSettings, load
+from bloom.telemetry.tracing import begin_tracing, end_tracing
 from bloom.worker.config import CONFIG_FILE, LimitSettings, load_worker_config
 from bloom.worker.executors.choice import build_executor, choose_executor
 from bloom.worker.executors.interface import Executor
@@ -27,8 +28,9 @@ def run_worker(options: WorkerOptions) -> int:
     Raises ConfigurationError when the options cannot work or another daemon uses this worker directory, and
     RuntimeRefused when the runtime does not want a worker like this.
     """
+    settings = load(ProcessSettings)
     if not logging.getLogger().handlers:
-        configure_logging(os.environ.get("BLOOM_LOG_LEVEL") or "info", os.environ.get("BLOOM_LOG_FORMAT") or "human")
+        configure_logging(settings)
     if not 1 <= options.slots <= MAX_SLOTS:
         raise ConfigurationError(f"a worker has 1 to {MAX_SLOTS} slots")
     directory = worker_dir()
@@ -46,7 +48,11 @@ def run_worker(options: WorkerOptions) -> int:
             )
         options = replace(options, executor=name)
         executor = build_executor(config, directory / "workspaces", name)
-        return asyncio.run(_serve(options, executor, why, config.limits))
+        begin_tracing(settings.otlp_endpoint, "bloom-worker")
+        try:
+            return asyncio.run(_serve(options, executor, why, config.limits))
+        finally:
+            end_tracing()
 
 
 async def _serve(options: WorkerOptions, executor: Executor, why: str, limits: LimitSettings) -> int:

@@ -96,7 +96,7 @@ class Delivery:
                 break
             completion = await asyncio.to_thread(run.spooled.read_report)
             if completion is None:
-                log.error("a report in the spool cannot be read", extra={"task": run.task_id})
+                log.error("a report in the spool cannot be read", extra=run.about)
                 completion = failure(run.spooled.entry, "report_lost", "the worker lost the report", retryable=True)
             size += await asyncio.to_thread(_size_of, completion)
             if batch and size > MAX_BYTES:
@@ -133,11 +133,11 @@ class Delivery:
 
     async def _settle(self, run: Run, completion: dict[str, Any], outcome: str, why: str) -> bool:
         """Act on what the runtime said to one report; False when a report of this run has to be sent again."""
-        told = {"task": run.task_id, "outcome": outcome}
+        told = {**run.about, "outcome": outcome}
         if outcome in _PASSING_OUTCOMES:
             return False
         if outcome == "ok":
-            log.info("report delivered", extra={"task": run.task_id})
+            log.info("report delivered", extra=run.about)
         elif outcome == "output_mismatch" and run.mismatches < MAX_MISMATCHES:
             log.warning("the runtime has not received the output as it was sent; it is sent anew", extra=told)
             run.mismatches += 1

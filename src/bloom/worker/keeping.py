@@ -83,7 +83,7 @@ class Keeping:
                 if run.trusted_until <= now:
                     log.warning(
                         "a lease could not be extended in time; its run is stopped",
-                        extra={"task": run.task_id, "lease": run.lease_id},
+                        extra={**run.about, "lease": run.lease_id},
                     )
                     run.stop.set(StopReason.LEASE_LOST)
             next_end = min((run.trusted_until for run in running if _is_watched(run)), default=None)
@@ -98,7 +98,7 @@ class Keeping:
                 continue
             if outcome.outcome == "lost":
                 if not run.reported.is_set():  # else its report may have ended it just now
-                    log.warning("a lease was lost", extra={"task": run.task_id, "lease": run.lease_id})
+                    log.warning("a lease was lost", extra={**run.about, "lease": run.lease_id})
                 run.lose()
                 continue
             self._trust(run, sent_at)

@@ -13,8 +13,8 @@ class Pace:
 
     ttl_sec: int = 60
     """The length of the leases that are asked for: a dead worker's task waits this long for another worker."""
-    wait_sec: float = 25
-    """How long a claim may wait at the runtime for a task."""
+    wait_sec: float = 45
+    """How long a claim may wait at the runtime for a task; less than the minute after which proxies cut silent requests."""
     extend_sec: float = 5
     """Leases are extended this often, or every quarter of their length when that is shorter."""
     retry_first_sec: float = 0.5

@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
+from bloom.base.logging import request_id
+from bloom.telemetry.tracing import span
 from bloom.worker.clocks import now_ms
 from bloom.worker.completion import completion_of, failure, hand_back
 from bloom.worker.executors.interface import Executor, Report, RunEvent, RunTask, StopReason
@@ -18,8 +21,10 @@ log = logging.getLogger("bloom.worker")
 async def run_lease(run: Run, task: RunTask, executor: Executor, fitness: Fitness) -> None:
     """Run `task` and put its report into the spool; `run.reported` is set when it is there, or when there will be none.
 
-    A run that the runtime says is lost leaves no report, unless it had succeeded before its child could be stopped.
+    A run that the runtime says is lost leaves no report, unless it had succeeded before its child could be stopped. Each line
+    of the log on the way names the request that made the task.
     """
+    request_id.set(task.request_id)  # in the context of this run's own asyncio task
     completion = await _completion(run, task, executor, fitness)
     if completion is not None:
         await asyncio.to_thread(run.spooled.write_report, completion, now_ms())
@@ -66,8 +71,10 @@ async def _execute(run: Run, task: RunTask, executor: Executor) -> Report:
         await asyncio.to_thread(run.spooled.append, event.type, event.data, now_ms())
         run.news.set()
 
+    about = {"bloom.task_id": task.task_id, "bloom.lease_id": task.lease_id, "bloom.attempt": task.attempt}
     try:
-        return await executor.run(task, emit, run.stop)
+        with span("task.run", task.traceparent, about) as traceparent:
+            return await executor.run(replace(task, traceparent=traceparent), emit, run.stop)
     except Exception as error:  # whatever an executor gets wrong, the task needs a report
         log.error("the executor failed", extra={"task": task.task_id, "error": type(error).__name__})
         log.debug("the executor failed", exc_info=True)

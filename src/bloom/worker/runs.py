@@ -40,6 +40,14 @@ class Run:
         """The id of the task."""
         return self.spooled.entry.task_id
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What each line of the log about this run names."""
+        about = {"task": self.task_id}
+        if self.task is not None and self.task.request_id is not None:
+            about["request_id"] = self.task.request_id
+        return about
+
     def lose(self) -> None:
         """The runtime says that this lease is no longer ours: nothing of it may go on."""
         self.lost = True

@@ -78,15 +78,15 @@ class EventStream:
             return True
         if error.status in (400, 413) and batch[0]["data"].get("state") != "refused":
             data = {"state": "refused", "reason": error.code, "dropped": 1}
-            log.warning("the runtime refuses an event", extra={"task": run.task_id, "code": error.code})
+            log.warning("the runtime refuses an event", extra={**run.about, "code": error.code})
             return await self._deliver([{"seq": batch[0]["seq"], "type": STATUS, "data": data, "at": now_ms()}])
         if error.code == "lease_lost" and not run.reported.is_set():
-            log.warning("a lease was lost", extra={"task": run.task_id, "lease": run.lease_id})
+            log.warning("a lease was lost", extra={**run.about, "lease": run.lease_id})
             run.lose()
         elif error.code == "cancelled":
             run.stop.set(StopReason.CANCELLED)
         else:
-            log.info("the runtime takes no more events", extra={"task": run.task_id, "code": error.code})
+            log.info("the runtime takes no more events", extra={**run.about, "code": error.code})
         return False
 
     async def _continue_at(self, next_seq: int, batch: Sequence[dict[str, Any]]) -> bool:
@@ -98,6 +98,6 @@ class EventStream:
             return True
         log.warning(
             "the runtime expects an event that is not there; the rest is not sent",
-            extra={"task": self._run.task_id, "expected": next_seq},
+            extra={**self._run.about, "expected": next_seq},
         )
         return False

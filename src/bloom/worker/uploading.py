@@ -53,7 +53,7 @@ class OutputUpload:
         try:
             return await self._deliver(completion, anew=anew)
         except OSError as error:
-            log.error("an output in the spool cannot be read: %s", error.strerror, extra={"task": self._run.task_id})
+            log.error("an output in the spool cannot be read: %s", error.strerror, extra=self._run.about)
             return failure(self._run.spooled.entry, "report_lost", "the worker lost the output", retryable=True)
 
     async def _deliver(self, completion: dict[str, Any], *, anew: bool) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class OutputUpload:
         run = self._run
         if error.code in ("lease_lost", "cancelled", "task_not_found"):
             return await asyncio.to_thread(self._beginning, completion)
-        log.error("the runtime refuses an output (%s)", error.message, extra={"task": run.task_id, "code": error.code})
+        log.error("the runtime refuses an output (%s)", error.message, extra={**run.about, "code": error.code})
         too_large = isinstance(error, RuntimeRefused) and error.status == 413
         code = "output_too_large" if too_large else "report_refused"
         message = f"the runtime refused the output of {completion['output_size']} bytes: {error.message}"

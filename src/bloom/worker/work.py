@@ -12,6 +12,7 @@ from functools import partial
 
 from bloom.client import RuntimeRefused, RuntimeUnreachable
 from bloom.tasks.schemas import ExtendAnswer, LeasedTask
+from bloom.telemetry.tracing import sane_traceparent
 from bloom.worker.board import BoardWatch, Measure, measure
 from bloom.worker.calls import WorkerCalls
 from bloom.worker.claiming import Claiming
@@ -163,6 +164,8 @@ class Work:
             desired_format=task.desired_format,
             attempt=task.attempts,
             output_path=spooled.output_path,
+            request_id=task.request_id,
+            traceparent=sane_traceparent(task.traceparent),
         )
         run = Run(spooled, run_task, lease.ttl_seconds)
         if self._runs.free == 0 or self._stopping.asked.is_set() or self._watch.pressed:

@@ -184,6 +184,11 @@ where w.id in (
     order by x.id for no key update of x
 );
 
+-- name: count_by_state
+-- How many workers are in each state, draining or not, and the slots that they have together.
+select status, draining, count(*) as workers, sum(max_concurrency) as slots
+from bloom.workers group by status, draining order by status, draining;
+
 -- name: count
 -- How many there are, and how many of them are online.
 select count(*) as total, count(*) filter (where status = 'online') as online from bloom.workers;

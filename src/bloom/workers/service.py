@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bloom.audit.model import AuditAction
 from bloom.base.errors import BloomError, NotFound
@@ -59,6 +60,11 @@ class WorkerService:
         """Every worker, by name."""
         async with self._database.transaction() as connection:
             return await store.all_workers(connection)
+
+    async def count_by_state(self) -> list[dict[str, Any]]:
+        """`{status, draining, workers, slots}` of each state that there is."""
+        async with self._database.transaction() as connection:
+            return await store.count_by_state(connection)
 
     async def register(self, request: RegisterWorker, *, actor: str) -> tuple[Worker, bool]:
         """Insert or update a worker by its name. Returns it, and whether it is new."""

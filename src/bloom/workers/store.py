@@ -126,6 +126,11 @@ async def mark_expired_holders(connection: Connection, expiries: Mapping[WorkerI
     await connection.execute(_SQL["mark_expired_holders"], {"items": items})
 
 
+async def count_by_state(connection: Connection) -> list[DictRow]:
+    """`{status, draining, workers, slots}` of each state that there is."""
+    return await fetch_all(connection, _SQL["count_by_state"], {})
+
+
 async def count(connection: Connection) -> dict[str, int]:
     """`{total, online}`."""
     row = await fetch_one(connection, _SQL["count"], {})

@@ -48,7 +48,7 @@ class JobService:
         self._hub = hub
         self._caller = caller
         self._timeout_sec = timeout_sec
-        self._calls: set[asyncio.Task[Job | None]] = set()
+        self._calls: set[asyncio.Task[Job | Upstream]] = set()
 
     async def order(
         self, action: Literal["push", "pull"], wanted: SyncRequest, *, now: datetime | None = None
@@ -98,24 +98,24 @@ class JobService:
         if not done:
             return Ordered(job, True, f"Running at the agent; GET /jobs/{job.id} tells how it goes")
         ended = calling.result()
-        if ended is None:
-            raise Upstream("The agent did not answer as an agent does.", code="agent_unreachable", job_id=job.id)
+        if isinstance(ended, Upstream):
+            raise ended
         return Ordered(ended, ended.status is JobStatus.DONE, ended.detail or str(ended.status))
 
-    async def _call_and_note(self, url: str, job: Job) -> Job | None:
-        """The job as the agent's answer left it; None when the agent could not be called."""
+    async def _call_and_note(self, url: str, job: Job) -> Job | Upstream:
+        """The job as the agent's answer left it; why, when the agent could not be called."""
+        failure: Upstream | None = None
         try:
             said = await self._caller.run(url, job, timeout_sec=self._timeout_sec)
-            reached = True
         except Upstream as error:
             said = ReportJob(status="failed", detail=error.message)
-            reached = False
+            failure = Upstream(error.message, code=error.code, job_id=job.id)
         try:
             ended = await self.report(job.agent, job.id, said)
         except BloomError as error:
             _log.warning("the outcome of a call was not noted", extra={"job": job.id, "code": error.code})
-            return None
-        return ended if reached else None
+            return failure or Upstream("The agent's answer came too late.", code="agent_unreachable", job_id=job.id)
+        return failure or ended
 
     async def close(self) -> None:
         """End the calls under way; their jobs time out."""

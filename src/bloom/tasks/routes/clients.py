@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from bloom.base.errors import BloomError, Unavailable
 from bloom.base.fields import StorableText
+from bloom.tasks.model import Origin
 from bloom.tasks.routes.fields import task_fields
-from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathTaskId
+from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathTaskId, RequestOrigin
 from bloom.tasks.schemas import (
     CreateBatch,
     CreateTask,
@@ -30,28 +31,31 @@ def client_routes(tasks: TaskService) -> APIRouter:
     router = APIRouter(route_class=DirectRoute, tags=["tasks"])
 
     @router.post("/llm-tasks", status_code=201, response_model=LLMTask)
-    async def create(body: CreateTask, caller: Caller, idempotency_key: IdempotencyKey = None) -> Response:
+    async def create(
+        body: CreateTask, caller: Caller, origin: RequestOrigin, idempotency_key: IdempotencyKey = None
+    ) -> Response:
         """Queue a task. 201, or 200 with the first task when its idempotency key was used before."""
-        created = await tasks.create(body, actor=caller.name, idempotency_key=idempotency_key)
+        created = await tasks.create(body, actor=caller.name, idempotency_key=idempotency_key, origin=origin)
         return JsonAnswer(task_fields(created.task), status_code=201 if created.new else 200)
 
     @router.post("/llm-tasks/batch")
-    async def create_batch(body: CreateBatch, caller: Caller) -> Response:
+    async def create_batch(body: CreateBatch, caller: Caller, origin: RequestOrigin) -> Response:
         """Queue up to 1,000 tasks; one outcome per item, in order."""
         outcomes: list[dict[str, Any]] = []
         for start in range(0, len(body.tasks), ITEMS_AT_ONCE):
             some = body.tasks[start : start + ITEMS_AT_ONCE]
             try:
-                outcomes += await _create_some(some, caller.name)
+                outcomes += await _create_some(some, caller.name, origin)
             except Unavailable as error:
                 if not outcomes:
                     raise
                 outcomes += [_item_answer(error)] * len(some)
         return JsonAnswer({"results": outcomes})
 
-    async def _create_some(items: Sequence[Any], actor: str) -> list[dict[str, Any]]:
+    async def _create_some(items: Sequence[Any], actor: str, origin: Origin) -> list[dict[str, Any]]:
         read = [_read(item) for item in items]
-        created = iter(await tasks.create_many([item for item in read if isinstance(item, CreateTask)], actor=actor))
+        wanted = [item for item in read if isinstance(item, CreateTask)]
+        created = iter(await tasks.create_many(wanted, actor=actor, origin=origin))
         return [_item_answer(next(created)) if isinstance(item, CreateTask) else item for item in read]
 
     @router.get("/llm-tasks/{task_id}", response_model=LLMTask)

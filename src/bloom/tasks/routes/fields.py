@@ -32,6 +32,8 @@ def task_fields(task: Task) -> dict[str, Any]:
         "concurrency_key": task.concurrency_key,
         "retry": {"base_sec": task.retry_base_sec, "max_sec": task.retry_max_sec},
         "cancel_requested": task.cancel_requested_at is not None,
+        "request_id": task.request_id,
+        "traceparent": task.traceparent,
     }
     if task.truncated:
         fields["truncated"] = True

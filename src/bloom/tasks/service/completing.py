@@ -16,7 +16,7 @@ from bloom.db.hub import DUE, QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
 from bloom.tasks.model import FINAL, HELD, Result, Task, TaskStatus
 from bloom.tasks.schemas import ReportBody
-from bloom.tasks.service import refusals
+from bloom.tasks.service import measuring, refusals
 from bloom.tasks.service.tasks import LIST_CUT_CHARS
 from bloom.tasks.store import completions, leases, rejected, tasks
 from bloom.tasks.store.completions import Accepted, Completion, Reported
@@ -191,6 +191,8 @@ class CompletionService:
             outcomes = await self._outcomes(connection, items, accepted)
             await self._keep_rejected(connection, items, outcomes)
             await notify(connection, _topics(reports, accepted))
+        for n, outcome in accepted.items():
+            measuring.report_accepted(reports[n], outcome)
         await self._signs.note(outcome.worker_id for outcome in accepted.values())
         return outcomes
 

@@ -1,8 +1,9 @@
 """Granting leases: one named task for the compatible route, the next ones for a worker's claim."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from bloom.audit.model import worker_actor
 from bloom.base.errors import BloomError
@@ -12,10 +13,11 @@ from bloom.db.hub import QUEUE, Hub, notify, task_topic
 from bloom.db.pool import Connection, Database
 from bloom.tasks.model import Lease, Task, TaskStatus
 from bloom.tasks.routing import Candidate, Seat, assign, choose
-from bloom.tasks.service import refusals
+from bloom.tasks.service import measuring, refusals
 from bloom.tasks.service.waiting import ClaimWatch
 from bloom.tasks.store import leases, tasks
 from bloom.tasks.store.leases import Grant, LabelGroup, Leasable
+from bloom.telemetry import metrics
 from bloom.workers import store as workers
 from bloom.workers.model import Worker, WorkerStatus
 from bloom.workers.schemas import Board
@@ -58,10 +60,13 @@ class ClaimRequest:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A lease with its task, and the worker where the caller wants to see it."""
+    """A lease with its task, and the worker where the caller wants to see it. `since`: when the task could first be claimed;
+    None for a lease that was granted before.
+    """
 
     lease: Lease
     task: Task
+    since: datetime | None = None
     worker: Worker | None = None
 
 
@@ -101,15 +106,17 @@ class GrantService:
         deadline = loop.time() + request.wait_sec
         with self.watch.enter(request.worker_id) as waiting:
             while True:
-                await waiting.gather(deadline - loop.time())
+                await waiting.gather(deadline)
                 left = max(deadline - loop.time(), 0)
                 claimed = await self._claims.submit(replace(request, wait_sec=left))
                 if claimed.granted or left <= 0:
+                    _count(claimed, waiting.woken_at)
                     return claimed.granted
                 waiting.labels = claimed.labels
-                left = deadline - loop.time()
-                woken = await waiting.wait(min(left, STICKY_RECHECK_SEC) if claimed.look_again else left)
+                recheck_at = loop.time() + STICKY_RECHECK_SEC
+                woken = await waiting.wait(min(deadline, recheck_at) if claimed.look_again else deadline)
                 if not woken and loop.time() >= deadline:
+                    _count(claimed, None)
                     return ()  # nothing was heard since it looked, and its next claim looks again
 
     # --- one named task -----------------------------------------------------------------------------------------------
@@ -126,6 +133,7 @@ class GrantService:
                 task_topic(item.task_id) for item, got in zip(items, outcomes, strict=True) if isinstance(got, Granted)
             ]
             await notify(connection, topics)
+        _measure(outcome for outcome in outcomes if isinstance(outcome, Granted))
         return [refusals.no_free_worker() if outcome is None else outcome for outcome in outcomes]
 
     async def _lease_round(
@@ -182,10 +190,10 @@ class GrantService:
             grants[n] = Grant(item.task_id, new_lease_id(), worker_id, item.ttl_seconds, None, item.actor)
         granted = await leases.grant_many(connection, list(grants.values()), now=self._database.now) if grants else {}
         for n, grant in grants.items():
-            lease, task = granted[grant.task_id]
+            lease, task, since = granted[grant.task_id]
             worker = locked[grant.worker_id]
             holds = worker.max_concurrency - free[grant.worker_id]
-            outcomes[n] = Granted(lease, task, replace(worker, active_leases=holds))
+            outcomes[n] = Granted(lease, task, since, replace(worker, active_leases=holds))
         return again
 
     # --- the next tasks of a worker -----------------------------------------------------------------------------------
@@ -226,6 +234,7 @@ class GrantService:
                     waits[item.worker_id] = None if n in got or n in replayed or item.wait_sec <= 0 else item.wait_sec
             await workers.set_polling_many(connection, waits, now=self._database.now)
             await notify(connection, [task_topic(grant.task_id) for _, grant in grants])
+        _measure(item for some in got.values() for item in some)
         outcomes: list[Claimed | BloomError] = []
         for n, item in enumerate(items):
             if item.worker_id not in locked:
@@ -291,6 +300,19 @@ class GrantService:
             # Others passed over these while they were locked here: let them look again.
             await notify(connection, [QUEUE])
         return grants
+
+
+def _measure(granted: Iterable[Granted]) -> None:
+    for item in granted:
+        if item.since is not None:
+            measuring.lease_granted(item.lease, item.task, item.since)
+
+
+def _count(claimed: Claimed, woken_at: float | None) -> None:
+    """Count a claim that is answered; `woken_at`: when news woke it, by the clock of the loop."""
+    metrics.CLAIMS.labels("granted" if claimed.granted else "empty").inc()
+    if claimed.granted and woken_at is not None:
+        metrics.WAKEUP_SECONDS.observe(asyncio.get_running_loop().time() - woken_at)
 
 
 def _seat(worker: Worker) -> Seat:

@@ -15,7 +15,7 @@ from bloom.db.hub import QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
 from bloom.tasks.model import FINAL, Lease, LeaseStatus, TaskStatus
 from bloom.tasks.schemas import NewEvent
-from bloom.tasks.service import refusals
+from bloom.tasks.service import measuring, refusals
 from bloom.tasks.store import events, leases
 from bloom.tasks.store.leases import Expired, Extended, TaskState
 from bloom.workers import store as workers
@@ -139,6 +139,8 @@ class HoldingService:
                 expired = await leases.expire_many(connection, actor=REAPER, limit=REAP_BATCH, now=self._database.now)
                 # One that dies, too, may let the next task of its concurrency key go.
                 await notify(connection, [*([QUEUE] if expired else []), *(task_topic(x.task_id) for x in expired)])
+            for lease in expired:
+                measuring.lease_expired(lease)
             reaped += expired
             if len(expired) < REAP_BATCH:
                 break

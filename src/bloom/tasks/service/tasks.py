@@ -16,6 +16,8 @@ from bloom.tasks.model import (
     HELD,
     Attempt,
     Event,
+    Origin,
+    QueueGauges,
     RejectedResult,
     Result,
     Search,
@@ -25,12 +27,15 @@ from bloom.tasks.model import (
 )
 from bloom.tasks.schemas import CreateTask
 from bloom.tasks.service.refusals import result_not_found, task_not_found
-from bloom.tasks.store import completions, counts, events, leases, rejected, tasks
+from bloom.tasks.store import completions, counts, events, gauges, leases, rejected, tasks
 from bloom.tasks.store.tasks import NewTask
+from bloom.telemetry.tracing import span
 from bloom.workers import store as workers
 
 LIST_CUT_CHARS = 64 * 1024
 """Longer texts are cut in lists (wire contract, "Artifacts")."""
+
+UNKNOWN = Origin()
 
 REACH = 20_000
 """So many tasks a search looks at before it asks whether to go on."""
@@ -53,23 +58,32 @@ class TaskService:
         self._database = database
         self._creations: Batcher[NewTask, Created] = Batcher("create", self._create_many)
 
-    async def create(self, request: CreateTask, *, actor: str, idempotency_key: str | None = None) -> Created:
+    async def create(
+        self, request: CreateTask, *, actor: str, idempotency_key: str | None = None, origin: Origin = UNKNOWN
+    ) -> Created:
         """Queue a task. `idempotency_key` (of the header) stands in when the body has none; the same key again returns
-        the same task.
+        the same task, whatever its `origin` was.
 
         Raises Conflict (`idempotency_key_reused`) when the key stood for another body.
         """
-        return await self._creations.submit(_new_task(request, actor=actor, header_key=idempotency_key))
+        with span("task.create", origin.traceparent, {}) as traceparent:
+            origin = Origin(origin.request_id, traceparent)
+            new = _new_task(request, actor=actor, header_key=idempotency_key, origin=origin)
+            return await self._creations.submit(new)
 
-    async def create_many(self, requests: Sequence[CreateTask], *, actor: str) -> Sequence[Created | BloomError]:
+    async def create_many(
+        self, requests: Sequence[CreateTask], *, actor: str, origin: Origin = UNKNOWN
+    ) -> Sequence[Created | BloomError]:
         """Queue tasks in one transaction; what `create` would raise for one of them stands in its place.
 
         Raises Unavailable when none was taken.
         """
         if not requests:
             return []
-        items = [_new_task(request, actor=actor, header_key=None) for request in requests]
-        return await self._creations.submit_many(items)
+        with span("task.create", origin.traceparent, {"bloom.tasks": len(requests)}) as traceparent:
+            origin = Origin(origin.request_id, traceparent)
+            items = [_new_task(request, actor=actor, header_key=None, origin=origin) for request in requests]
+            return await self._creations.submit_many(items)
 
     async def _create_many(self, items: Sequence[NewTask]) -> Sequence[Created | BloomError]:
         first_of_key: dict[tuple[str, str], NewTask] = {}
@@ -152,6 +166,12 @@ class TaskService:
             "leases": {"total": counted.leases, "active": sum(counted.by_status[status] for status in HELD)},
             "workers": {**worker_counts},
         }
+
+    async def queue_gauges(self) -> QueueGauges:
+        """How long the queue is, and how long what it holds has waited."""
+        async with self._database.transaction() as connection:
+            counted = await counts.total(connection)
+            return await gauges.read(connection, counted.by_status, now=self._database.now)
 
     async def tidy_counts(self) -> None:
         """Keep what `stats` reads short and right."""
@@ -236,7 +256,7 @@ class TaskService:
             return await events.newest_events(connection, task_id, chars=chars, limit=limit)
 
 
-def _new_task(request: CreateTask, *, actor: str, header_key: str | None) -> NewTask:
+def _new_task(request: CreateTask, *, actor: str, header_key: str | None, origin: Origin) -> NewTask:
     key = request.idempotency_key or header_key
     fields = {
         "context_id": request.context_id,
@@ -253,6 +273,8 @@ def _new_task(request: CreateTask, *, actor: str, header_key: str | None) -> New
         "retry_base_sec": request.retry.base_sec,
         "retry_max_sec": request.retry.max_sec,
         "max_attempts": request.max_attempts,
+        "request_id": origin.request_id,
+        "traceparent": origin.traceparent,
     }
     # Keys are kept per API key; the actor is who showed it.
     return NewTask(new_task_id(), fields, actor, actor, key, "" if key is None else _digest(request))

@@ -37,28 +37,34 @@ class WaitingClaim:
         self.worker_id = worker_id
         self.labels: frozenset[str] | None = None
         """What its worker carries; None until a first look has told."""
+        self.woken_at: float | None = None
+        """When it was last woken, by the clock of the loop; None since it last waited for nothing."""
         self._watch = watch
         self._news = asyncio.Event()
 
     def wake(self) -> None:
         """Let it look."""
-        self._news.set()
+        if not self._news.is_set():
+            self.woken_at = asyncio.get_running_loop().time()
+            self._news.set()
 
-    async def wait(self, timeout_sec: float) -> bool:
-        """True as soon as it is woken, also when it was since the last call; False after `timeout_sec` seconds."""
+    async def wait(self, until: float) -> bool:
+        """True as soon as it is woken, also when it was since the last call; False at the loop's time `until`."""
         try:
-            async with asyncio.timeout(max(timeout_sec, 0)):
+            async with asyncio.timeout_at(until):
                 await self._news.wait()
         except TimeoutError:
+            self.woken_at = None
             return False
         self._news.clear()
         return True
 
-    async def gather(self, timeout_sec: float) -> None:
-        """Where many wait and nothing is there for them: wait until all look together, or for news."""
+    async def gather(self, deadline: float) -> None:
+        """Where many wait and nothing is there for them: wait for news or until all look together, at most until `deadline`."""
         if self._watch.quiet:
-            rest = GATHER_SEC - asyncio.get_running_loop().time() % GATHER_SEC
-            await self.wait(min(rest, timeout_sec))
+            # A moment, not a length of time: all of them then wake in one turn of the loop, and share a batch.
+            together = (asyncio.get_running_loop().time() // GATHER_SEC + 1) * GATHER_SEC
+            await self.wait(min(together, deadline))
 
     def __enter__(self) -> Self:
         self._watch.claims[self] = None
@@ -93,11 +99,14 @@ class ClaimWatch:
             pause_sec = LOOK_EVERY_SEC
             while True:
                 heard = await news.wait(pause_sec)
-                self._all_unserved = False
+                was_quiet = self.quiet and not heard
+                self._all_unserved = was_quiet
                 chosen: Iterable[WaitingClaim] = tuple(self.claims) if heard else ()
                 if len(self.claims) > FEW:
                     chosen = await self._wanted()
                     self._all_unserved = all(claim.labels is None for claim in chosen)
+                    if was_quiet and self._all_unserved:
+                        chosen = ()  # they are about to look together
                 pause_sec = (
                     min(LOOK_AGAIN_SEC if heard else 2 * pause_sec, LOOK_EVERY_SEC) if chosen else LOOK_EVERY_SEC
                 )

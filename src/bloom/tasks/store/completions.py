@@ -48,13 +48,18 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A report that was accepted, and where its task went; `runs_at`: when a queued one is due again."""
+    """A report that was accepted, and where its task went; `runs_at`: when a queued one is due again. The lease lasted from
+    `started_at` to `ended_at`.
+    """
 
     lease_id: LeaseId
     worker_id: WorkerId
     next_status: TaskStatus
     runs_at: datetime | None
     artifact_id: ArtifactId | None
+    started_at: datetime
+    ended_at: datetime
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,9 @@ async def complete_many(
             next_status=TaskStatus(row["next_status"]),
             runs_at=row["runs_at"],
             artifact_id=row["artifact_id"] if row["next_status"] == TaskStatus.COMPLETED else None,
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            traceparent=row["traceparent"],
         )
         for row in rows
     }

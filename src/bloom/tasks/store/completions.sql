@@ -1,4 +1,5 @@
--- Ending tasks: completion, cancellation, and the way back by requeue. Locks as in lease.sql.
+-- Ending tasks: completion, cancellation, and the way back by requeue. Locks, and CASE where rows are named by id, as in
+-- leases.sql.
 
 -- name: complete_many
 -- Accept the reports of current leases: lease, task, artifact, result and audit in one. A lease past its end that nobody
@@ -14,7 +15,7 @@ with input as (
         uploaded boolean, key text)
 ), accepted as (
     select distinct on (t.id) i.*, t.desired_format, t.status as was, t.lease_id as held_lease_id,
-           t.worker_id as held_by, t.attempts, t.max_attempts, t.concurrency_key, back.refunded,
+           t.worker_id as held_by, t.attempts, t.max_attempts, t.concurrency_key, t.traceparent, l.started_at, back.refunded,
            case when t.cancel_requested_at is not null then 'cancelled'
                 when back.refunded then 'queued'
                 when i.success then 'completed'
@@ -25,8 +26,8 @@ with input as (
                     least(t.retry_max_sec, t.retry_base_sec * power(2, least(t.attempts - 1, 30)))
                     * (0.5 + random() / 2)) as backoff_sec
     from input i
-    join bloom.tasks t on t.id = i.task_id and t.status in ('leased', 'running')
-    join bloom.leases l on l.id = t.lease_id and l.status = 'active'
+    join bloom.tasks t on t.id = i.task_id and case when t.status in ('leased', 'running') then true end
+    join bloom.leases l on l.id = t.lease_id and case l.status when 'active' then true end
     cross join lateral (
         select i.hand_back and (i.code is distinct from 'worker_died' or t.worker_deaths < %(free_deaths)s) as refunded
     ) back
@@ -40,7 +41,7 @@ with input as (
     set status = case when a.next_status = 'completed' or a.next_status = 'cancelled' or a.refunded
                       then 'released' else 'failed' end,
         ended_at = a.now
-    from accepted a where l.id = a.held_lease_id and l.status = 'active'
+    from accepted a where l.id = a.held_lease_id and case l.status when 'active' then true end
     returning l.id
 ), moved as (
     update bloom.tasks t
@@ -53,7 +54,8 @@ with input as (
         lease_id = case when a.next_status = 'queued' then null else t.lease_id end,
         worker_id = case when a.next_status = 'queued' then null else t.worker_id end
     from accepted a where t.id = a.task_id and t.lease_id = a.held_lease_id
-    returning t.id, t.attempts as attempts_now, t.run_at as runs_at
+    returning a.n, a.now, a.task_id, a.held_lease_id, a.held_by, a.next_status, a.refunded, a.artifact_id, a.code, a.key,
+              a.concurrency_key, a.started_at, a.traceparent, t.attempts, t.run_at
 ), stored as (
     insert into bloom.artifacts (id, task_id, job_id, type, tags, content_type, size_bytes, sha256, place, content,
                                  object_key, url, moves_to_store, created_at)
@@ -85,17 +87,17 @@ with input as (
     returning id
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
-    select a.now,
-           case a.next_status when 'queued' then 'task_retried' when 'dead' then 'task_dead'
-                              when 'cancelled' then 'task_cancelled' else 'task_completed' end,
-           'task', a.task_id, 'worker:' || a.held_by,
+    select now,
+           case next_status when 'queued' then 'task_retried' when 'dead' then 'task_dead'
+                            when 'cancelled' then 'task_cancelled' else 'task_completed' end,
+           'task', task_id, 'worker:' || held_by,
            json_strip_nulls(json_build_object(
-               'lease_id', a.held_lease_id, 'status', a.next_status, 'code', a.code,
-               'artifact_id', case when a.next_status = 'completed' then a.artifact_id end,
-               'attempts', m.attempts_now,
-               'reason', case when a.refunded and a.next_status = 'queued' then 'handed_back' end, 'key', a.key))
-    from accepted a join moved m on m.id = a.task_id
-    order by a.n
+               'lease_id', held_lease_id, 'status', next_status, 'code', code,
+               'artifact_id', case when next_status = 'completed' then artifact_id end,
+               'attempts', attempts,
+               'reason', case when refunded and next_status = 'queued' then 'handed_back' end, 'key', key))
+    from moved
+    order by n
 ), counted as (
     insert into bloom.counts (leased, running, queued, completed, failed, dead, cancelled)
     select -count(*) filter (where was = 'leased'), -count(*) filter (where was = 'running'),
@@ -104,9 +106,9 @@ with input as (
            count(*) filter (where next_status = 'cancelled')
     from accepted having count(*) > 0
 )
-select a.n, a.task_id, a.held_lease_id as lease_id, a.held_by as worker_id, a.next_status, m.runs_at, a.artifact_id,
-       a.concurrency_key is not null and a.next_status <> 'queued' as ends_turn
-from accepted a join moved m on m.id = a.task_id;
+select n, task_id, held_lease_id as lease_id, held_by as worker_id, next_status, run_at as runs_at, artifact_id, started_at,
+       now as ended_at, traceparent, concurrency_key is not null and next_status <> 'queued' as ends_turn
+from moved;
 
 -- name: results_by_leases
 -- The results that these leases ended with; output of inline artifacts is read from there. A lease that ended with an error
@@ -138,12 +140,12 @@ where r.id = %(id)s and r.task_id = %(task_id)s;
 with cancelled as (
     update bloom.tasks
     set status = 'cancelled', updated_at = coalesce(%(now)s::timestamptz, now()), due = true
-    where id = %(id)s and status = 'queued'
+    where id = %(id)s and case status when 'queued' then true end
     returning id
 ), marked as (
     update bloom.tasks
     set cancel_requested_at = coalesce(%(now)s::timestamptz, now()), updated_at = coalesce(%(now)s::timestamptz, now())
-    where id = %(id)s and status in ('leased', 'running') and cancel_requested_at is null
+    where id = %(id)s and case when status in ('leased', 'running') then cancel_requested_at is null end
     returning id, lease_id
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor, detail)
@@ -163,7 +165,7 @@ with requeued as (
     set status = 'queued', attempts = 0, worker_deaths = 0, run_at = null, due = true, turn = true, lease_id = null,
         worker_id = null, cancel_requested_at = null, updated_at = coalesce(%(now)s::timestamptz, now())
     from bloom.tasks old
-    where t.id = %(id)s and t.status in ('failed', 'dead', 'cancelled') and old.id = t.id
+    where t.id = %(id)s and case when t.status in ('failed', 'dead', 'cancelled') then true end and old.id = t.id
     returning t.id, old.status as was
 ), audited as (
     insert into bloom.audit_log (at, action, entity_type, entity_id, actor)

@@ -14,7 +14,7 @@ select %(task_id)s, last.id + row_number() over (order by i.seq), %(lease_id)s, 
 from input i, last
 where exists (
     select from bloom.tasks t
-    where t.id = %(task_id)s and t.lease_id = %(lease_id)s and t.status in ('leased', 'running')
+    where t.id = %(task_id)s and t.lease_id = %(lease_id)s and case when t.status in ('leased', 'running') then true end
       and (%(worker_id)s::text is null or t.worker_id = %(worker_id)s));
 
 -- name: last_event_seq

@@ -80,6 +80,7 @@ class Expired:
 
     task_id: TaskId
     worker_id: WorkerId
+    started_at: datetime
     expires_at: datetime
     next_status: TaskStatus
 
@@ -185,8 +186,10 @@ async def leasable(connection: Connection, ids: Sequence[TaskId]) -> dict[TaskId
 
 async def grant_many(
     connection: Connection, grants: Sequence[Grant], *, now: datetime | None
-) -> dict[TaskId, tuple[Lease, Task]]:
-    """Lease tasks to workers, with audit. A task that is not queued and due any more is left out."""
+) -> dict[TaskId, tuple[Lease, Task, datetime]]:
+    """Lease tasks to workers, with audit; for each also since when it could be claimed. A task that is not queued and due any
+    more is left out.
+    """
     items = as_json(
         [
             {
@@ -201,7 +204,7 @@ async def grant_many(
             for grant in grants
         ]
     )
-    granted: dict[TaskId, tuple[Lease, Task]] = {}
+    granted: dict[TaskId, tuple[Lease, Task, datetime]] = {}
     for row in await fetch_all(connection, _SQL["grant_many"], {"items": items, "now": now}):
         lease = Lease(
             id=row["lease_id"],
@@ -215,7 +218,8 @@ async def grant_many(
             ttl_seconds=row.pop("ttl_seconds"),
             last_heartbeat=None,
         )
-        granted[row["id"]] = (lease, task_from_row(row))
+        since = row.pop("since")
+        granted[row["id"]] = (lease, task_from_row(row), since)
     return granted
 
 
@@ -259,7 +263,7 @@ async def expire_many(connection: Connection, *, actor: str, limit: int, now: da
         return []
     params = {"ids": [row["id"] for row in rows], "actor": actor, "now": now}
     expired = [
-        Expired(row["task_id"], row["worker_id"], row["expires_at"], TaskStatus(row["next_status"]))
+        Expired(row["task_id"], row["worker_id"], row["started_at"], row["expires_at"], TaskStatus(row["next_status"]))
         for row in await fetch_all(connection, _SQL["expire_many"], params)
     ]
     await pass_turns(connection, [lease.task_id for lease in expired if lease.next_status is not TaskStatus.QUEUED])

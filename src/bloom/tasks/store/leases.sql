@@ -1,5 +1,7 @@
 -- Granting, prolonging and ending leases. Locks: workers, then tasks, then leases, each in id order. A task's row lock
 -- guards its leases too, so a lease is only ever changed by who holds the lock of its task.
+-- Where rows are named by id, their state is asked for in CASE. In plain words the planner would look for them in an index of
+-- states while its statistics know of no such rows, once for each of the ids, and so walk over all that is held.
 
 -- name: promote_due
 -- Tasks whose run_at has come can be claimed from now on.
@@ -139,7 +141,7 @@ left join lateral (
 where t.id = any(%(ids)s);
 
 -- name: grant_many
--- Lease tasks to workers: the lease, the task's new state and the audit entry.
+-- Lease tasks to workers: the lease, the task's new state and the audit entry. `since`: when it could first be claimed.
 with input as (
     select i.*, coalesce(%(now)s::timestamptz, now()) as now
     from json_to_recordset(%(items)s) as i(
@@ -148,9 +150,9 @@ with input as (
     update bloom.tasks t
     set status = 'leased', lease_id = i.lease_id, worker_id = i.worker_id, attempts = t.attempts + 1, updated_at = i.now,
         turn = true
-    from input i
-    where t.id = i.task_id and t.status = 'queued' and t.due
-    returning t.*
+    from input i join bloom.tasks old on old.id = i.task_id
+    where t.id = i.task_id and case t.status when 'queued' then t.due end
+    returning t.*, greatest(old.updated_at, old.run_at) as since
 ), leased as (
     insert into bloom.leases (id, task_id, worker_id, context_id, status, request_id, started_at, expires_at, ttl_seconds)
     select i.lease_id, g.id, i.worker_id, g.context_id, 'active', i.request_id, i.now,
@@ -169,8 +171,8 @@ with input as (
 )
 select g.id, g.seq, g.context_id, g.agent_slug, g.prompt, g.context_hints, g.timeout_sec, g.budget, g.desired_format,
        g.status, g.priority, g.run_at, g.labels, g.concurrency_key, g.retry_base_sec, g.retry_max_sec, g.attempts,
-       g.max_attempts, g.lease_id, g.worker_id, g.cancel_requested_at, g.created_at, g.updated_at,
-       l.lease_seq, l.started_at, l.expires_at, l.ttl_seconds
+       g.max_attempts, g.lease_id, g.worker_id, g.cancel_requested_at, g.request_id, g.traceparent,
+       g.created_at, g.updated_at, g.since, l.lease_seq, l.started_at, l.expires_at, l.ttl_seconds
 from granted g join leased l on l.id = g.lease_id;
 
 -- name: task_states
@@ -198,14 +200,14 @@ with input as (
     set expires_at = i.now + make_interval(secs => l.ttl_seconds), last_heartbeat = i.now
     from input i, bloom.tasks t
     where l.id = i.lease_id and (i.worker_id is null or l.worker_id = i.worker_id)
-      and l.status = 'active' and l.expires_at > i.now
-      and t.id = l.task_id and t.lease_id = l.id and t.status in ('leased', 'running')
+      and case l.status when 'active' then l.expires_at > i.now end
+      and t.id = l.task_id and t.lease_id = l.id and case when t.status in ('leased', 'running') then true end
     returning l.id, l.seq, l.task_id, l.worker_id, l.context_id, l.status, l.started_at, l.expires_at, l.ttl_seconds,
               l.last_heartbeat, t.cancel_requested_at is not null as cancel_asked, t.status as task_status
 ), started as (
     update bloom.tasks t set status = 'running', updated_at = coalesce(%(now)s::timestamptz, now())
     from extended e
-    where t.id = e.task_id and t.status = 'leased' and t.lease_id = e.id and not e.cancel_asked
+    where t.id = e.task_id and t.lease_id = e.id and e.task_status = 'leased' and not e.cancel_asked
     returning t.id
 ), counted as (
     insert into bloom.counts (leased, running) select -count(*), count(*) from started having count(*) > 0
@@ -217,7 +219,7 @@ select * from extended;
 select t.id
 from bloom.leases l join bloom.tasks t on t.id = l.task_id and t.lease_id = l.id
 where l.status = 'active' and l.expires_at <= coalesce(%(now)s::timestamptz, now())
-  and t.status in ('leased', 'running')
+  and case when t.status in ('leased', 'running') then true end
 order by t.id
 limit %(limit)s
 for update of t skip locked;
@@ -227,9 +229,9 @@ for update of t skip locked;
 with expired as (
     update bloom.leases l set status = 'expired', ended_at = coalesce(%(now)s::timestamptz, now())
     from bloom.tasks t
-    where t.id = any(%(ids)s) and l.id = t.lease_id and l.status = 'active' and t.status in ('leased', 'running')
-      and l.expires_at <= coalesce(%(now)s::timestamptz, now())
-    returning l.id as lease_id, l.task_id, l.worker_id, l.expires_at, t.status as was,
+    where t.id = any(%(ids)s) and case when t.status in ('leased', 'running') then true end and l.id = t.lease_id
+      and case l.status when 'active' then l.expires_at <= coalesce(%(now)s::timestamptz, now()) end
+    returning l.id as lease_id, l.task_id, l.worker_id, l.started_at, l.expires_at, t.status as was,
               case when t.cancel_requested_at is not null then 'cancelled'
                    when t.attempts < t.max_attempts then 'queued' else 'dead' end as next_status
 ), moved as (
@@ -257,7 +259,7 @@ with expired as (
            count(*) filter (where next_status = 'cancelled')
     from expired having count(*) > 0
 )
-select task_id, worker_id, expires_at, next_status from expired;
+select task_id, worker_id, started_at, expires_at, next_status from expired;
 
 -- name: lock_tasks_of_worker
 -- Lock the tasks that a (locked) worker holds.

@@ -17,7 +17,7 @@ with input as (
         id text, context_id text, agent_slug text, prompt text, context_hints json, timeout_sec integer,
         budget double precision, desired_format text, priority integer, run_at timestamptz, labels text[],
         concurrency_key text, retry_base_sec double precision, retry_max_sec double precision, max_attempts integer,
-        scope text, idempotency_key text, digest text, actor text)
+        request_id text, traceparent text, scope text, idempotency_key text, digest text, actor text)
 ), keyed as (
     insert into bloom.idempotency_keys (scope, key, task_id, digest, created_at)
     select scope, idempotency_key, id, decode(digest, 'hex'), now from input
@@ -38,12 +38,13 @@ with input as (
 ), inserted as (
     insert into bloom.tasks (id, context_id, agent_slug, prompt, context_hints, timeout_sec, budget, desired_format,
                              status, priority, run_at, due, turn, labels, concurrency_key, retry_base_sec, retry_max_sec,
-                             max_attempts, created_at, updated_at)
+                             max_attempts, request_id, traceparent, created_at, updated_at)
     select id, context_id, agent_slug, prompt, context_hints, timeout_sec, budget, desired_format,
            'queued', priority, run_at, coalesce(run_at <= now, true),
            concurrency_key is null or (row_number() over (partition by concurrency_key order by id) = 1
                                        and concurrency_key not in (select concurrency_key from ahead)),
-           labels, concurrency_key, retry_base_sec, retry_max_sec, max_attempts, now, now
+           labels, concurrency_key, retry_base_sec, retry_max_sec, max_attempts, request_id,
+           traceparent, now, now
     from new
     order by id
     returning id, seq, due, created_at, context_id, agent_slug
@@ -68,7 +69,7 @@ where scope = any(%(scopes)s) and key = any(%(keys)s);
 -- Whole tasks.
 select id, seq, context_id, agent_slug, prompt, context_hints, timeout_sec, budget, desired_format, status, priority,
        run_at, labels, concurrency_key, retry_base_sec, retry_max_sec, attempts, max_attempts, lease_id, worker_id,
-       cancel_requested_at, created_at, updated_at
+       cancel_requested_at, request_id, traceparent, created_at, updated_at
 from bloom.tasks
 where id = any(%(ids)s);
 
@@ -76,8 +77,8 @@ where id = any(%(ids)s);
 -- One page of tasks, newest first, before the task `before`; prompts cut to %(cut)s characters.
 select id, seq, context_id, agent_slug, left(prompt, %(cut)s) as prompt, context_hints, timeout_sec, budget,
        desired_format, status, priority, run_at, labels, concurrency_key, retry_base_sec, retry_max_sec, attempts,
-       max_attempts, lease_id, worker_id, cancel_requested_at, created_at, updated_at,
-       length(prompt) > %(cut)s as truncated
+       max_attempts, lease_id, worker_id, cancel_requested_at, request_id, traceparent, created_at,
+       updated_at, length(prompt) > %(cut)s as truncated
 from bloom.tasks
 where seq < coalesce(%(before)s, 9223372036854775807)
 order by seq desc
@@ -88,8 +89,8 @@ limit %(limit)s;
 -- `status = ...` the planner may walk along all tasks to find those of a rare status.
 select id, seq, context_id, agent_slug, left(prompt, %(cut)s) as prompt, context_hints, timeout_sec, budget,
        desired_format, status, priority, run_at, labels, concurrency_key, retry_base_sec, retry_max_sec, attempts,
-       max_attempts, lease_id, worker_id, cancel_requested_at, created_at, updated_at,
-       length(prompt) > %(cut)s as truncated
+       max_attempts, lease_id, worker_id, cancel_requested_at, request_id, traceparent, created_at,
+       updated_at, length(prompt) > %(cut)s as truncated
 from bloom.tasks
 where status >= %(status)s and (status, seq) < (%(status)s, coalesce(%(before)s, 9223372036854775807))
 order by status desc, seq desc

@@ -9,7 +9,7 @@ delete from bloom.uploads where lease_id = %(lease_id)s and task_id = %(task_id)
 insert into bloom.uploads (id, task_id, lease_id)
 select %(id)s, t.id, l.id
 from bloom.tasks t join bloom.leases l on l.id = t.lease_id
-where t.id = %(task_id)s and l.id = %(lease_id)s and t.status in ('leased', 'running') and l.status = 'active'
+where t.id = %(task_id)s and l.id = %(lease_id)s and case when t.status in ('leased', 'running') then l.status = 'active' end
 on conflict (lease_id) do nothing;
 
 -- name: by_lease
@@ -24,7 +24,8 @@ with grown as (
         updated_at = coalesce(%(now)s::timestamptz, now())
     from bloom.tasks t join bloom.leases l on l.id = t.lease_id
     where u.id = %(id)s and u.received = %(offset)s and not u.kept
-      and t.id = u.task_id and t.lease_id = u.lease_id and t.status in ('leased', 'running') and l.status = 'active'
+      and t.id = u.task_id and t.lease_id = u.lease_id
+      and case when t.status in ('leased', 'running') then l.status = 'active' end
     returning u.id, u.chunks - 1 as n
 )
 insert into bloom.upload_chunks (upload_id, n, data) select id, n, %(data)b from grown

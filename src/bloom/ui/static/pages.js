@@ -3,6 +3,8 @@
 // that came over it, files dropped on a field, copying. Without this script every page reads and every form works.
 
 const language = document.documentElement.lang;
+// By this the server knows when today began here.
+document.cookie = `bloom_zone=${Intl.DateTimeFormat().resolvedOptions().timeZone}; Path=${document.body.dataset.base || "/"}; SameSite=Lax; Max-Age=31536000`;
 const zoned = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
 
 function localTimes(root) {

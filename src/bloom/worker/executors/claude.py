@@ -22,7 +22,7 @@ from bloom.worker.executors.claude_prompt import compose_prompt
 from bloom.worker.executors.claude_sessions import SessionPlan, Sessions
 from bloom.worker.executors.claude_stream import StreamDecoder
 from bloom.worker.executors.claude_transcript import Transcript
-from bloom.worker.executors.environment import CLAUDE, child_environment, secrets_in
+from bloom.worker.executors.environment import CLAUDE, child_environment, of_task, secrets_in
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopSignal
 from bloom.worker.executors.json_answer import COMPLAINT, INSTRUCTION, json_answer
 from bloom.worker.executors.narration import Narration
@@ -146,6 +146,7 @@ class ClaudeExecutor:
             "CLAUDE_CODE_MAX_RETRIES": "2",
             "API_TIMEOUT_MS": str(min(task.timeout_sec * 1000, _LARGEST_API_TIMEOUT_MS)),
             **given,
+            **of_task(task),
         }
 
     def _report(self, start: "_Start", run: _Run, stop: StopSignal) -> Report:

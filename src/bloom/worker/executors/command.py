@@ -13,7 +13,7 @@ from typing import Any
 
 from bloom.worker.child import Child, Exit, running_child
 from bloom.worker.config import AgentSettings, WorkerConfig
-from bloom.worker.executors.environment import child_environment, secrets_in
+from bloom.worker.executors.environment import child_environment, of_task, secrets_in
 from bloom.worker.executors.growing_output import GrowingOutput, TooMuchOutput
 from bloom.worker.executors.interface import Emit, Report, RunEvent, RunTask, StopSignal
 from bloom.worker.executors.json_answer import COMPLAINT, json_answer
@@ -30,8 +30,8 @@ DEMO = (sys.executable, "-m", "bloom.worker.executors.demo")
 class CommandExecutor:
     """Runs tasks by the program that worker.toml names, or by the built-in demo.
 
-    The program gets BLOOM_TASK_ID, BLOOM_CONTEXT_ID, BLOOM_AGENT_SLUG and BLOOM_DESIRED_FORMAT. Exit status 0 is
-    success, whatever was written to stderr. Its output is told as it comes, up to 8 MiB; what is longer goes to the disk.
+    The program gets BLOOM_TASK_ID, BLOOM_CONTEXT_ID, BLOOM_AGENT_SLUG, BLOOM_DESIRED_FORMAT and BLOOM_REQUEST_ID. Exit status
+    0 is success, whatever was written to stderr. Its output is told as it comes, up to 8 MiB; what is longer goes to the disk.
     """
 
     name = "command"
@@ -95,17 +95,7 @@ class CommandExecutor:
         return await self._report(task, ended, output, tail(stderr, secrets_in(environment)))
 
     def _child_environment(self, task: RunTask, agent: AgentSettings) -> dict[str, str]:
-        of_task = {
-            "BLOOM_TASK_ID": task.task_id,
-            "BLOOM_CONTEXT_ID": task.context_id,
-            "BLOOM_AGENT_SLUG": task.agent_slug,
-            "BLOOM_DESIRED_FORMAT": task.desired_format,
-        }
-        given = child_environment(self._environment, pass_env=self._config.pass_env, extra=agent.env)
-        # An environment carries neither NUL nor a lone surrogate.
-        return given | {
-            name: value.encode(errors="replace").decode().replace("\x00", "") for name, value in of_task.items()
-        }
+        return child_environment(self._environment, pass_env=self._config.pass_env, extra=agent.env) | of_task(task)
 
     async def _report(self, task: RunTask, ended: Exit, output: GrowingOutput, stderr: str) -> Report:
         metrics = {"leftovers_killed": ended.leftovers} if ended.leftovers else {}

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from bloom.worker.executors.interface import RunTask
+
 _BASIC = (
     *("PATH", "HOME", "LANG", "LC_*", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "XDG_*"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
@@ -22,8 +24,11 @@ CLAUDE = (
 
 _NEVER = (
     "BLOOM_API_KEY",
+    "BLOOM_BACKUP_PASSPHRASE",
     "BLOOM_SECRET_KEY",
+    "BLOOM_METRICS_KEY",
     "RUNTIME_API_KEY",
+    "RUNTIME_API_KEY_PREVIOUS",
     "DATABASE_URL",
     "BLOOM_LISTEN_URL",
     "MINIO_*",
@@ -56,6 +61,23 @@ def child_environment(
     wanted = (*_BASIC, *pass_env)
     chosen = {name: value for name, value in source.items() if _matches(name, wanted)}
     return {name: value for name, value in (chosen | dict(extra or {})).items() if not is_withheld(name)}
+
+
+def of_task(task: RunTask) -> dict[str, str]:
+    """What a child is told of its task. An environment carries neither NUL nor a lone surrogate."""
+    told = {
+        "BLOOM_TASK_ID": task.task_id,
+        "BLOOM_CONTEXT_ID": task.context_id,
+        "BLOOM_AGENT_SLUG": task.agent_slug,
+        "BLOOM_DESIRED_FORMAT": task.desired_format,
+        "BLOOM_REQUEST_ID": task.request_id,
+        "TRACEPARENT": task.traceparent,
+    }
+    return {
+        name: value.encode(errors="replace").decode().replace("\x00", "")
+        for name, value in told.items()
+        if value is not None
+    }
 
 
 def secrets_in(environment: Mapping[str, str]) -> list[str]:

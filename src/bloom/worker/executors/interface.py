@@ -14,7 +14,8 @@ WORKER_FAULTS = frozenset({"cli_missing", "command_missing", "login", "workspace
 @dataclass(frozen=True)
 class RunTask:
     """What an executor knows of a leased task. `budget` is US dollars, 0 for none; `attempt` counts from 1. `output_path` is
-    a file that is not there yet, for an output that is too large for memory.
+    a file that is not there yet, for an output that is too large for memory. `request_id` made the task; what is traced of the
+    run lies below `traceparent`.
     """
 
     task_id: str
@@ -28,6 +29,8 @@ class RunTask:
     desired_format: Literal["json", "text"] = "text"
     attempt: int = 1
     output_path: Path | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-_OF_A_SERVER_AWAY = ("Failed to load resource", "net::ERR", "htmx:sseError")
+_OF_A_SERVER_AWAY = ("Failed to load resource", "net::ERR", "htmx:sseError", "[object Event]")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from bloom.base.settings import ServerSettings, load
 from bloom.server import app as composition
 from bloom.server.app import Runtime, build_app
+from bloom.server.connections import ConnectionLimits, guarded_protocol
 from bloom.web.disconnect import Stopping
 
 API = "/api/runtime"
@@ -182,11 +183,17 @@ class _Server(uvicorn.Server):
 class AppThread:
     """An app under a real server on a free port of loopback, in a thread."""
 
-    def __init__(self, app: FastAPI, stopping: Stopping) -> None:
+    def __init__(self, app: FastAPI, stopping: Stopping, **limits: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=3
+            app,
+            http=guarded_protocol(ConnectionLimits(load(ServerSettings, **limits))),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=3,
         )
         self._started = threading.Event()
         self._server = _Server(config, stopping, self._started)
@@ -238,7 +245,7 @@ class Replica(Api):
         values |= _secret(environment) | environment
         app, stopping = build_app(load(ServerSettings, **values))
         self.services: Runtime = app.state.runtime
-        self._served = AppThread(app, stopping)
+        self._served = AppThread(app, stopping, **values)
         with without_maintenance(composition, wanted=maintenance):
             self._served.start()
         super().__init__(self._served.url, environment.get("RUNTIME_API_KEY"))

@@ -140,3 +140,17 @@ def test_a_refusal_is_one_line_and_its_exit_code(runtime: FakeRuntime, bloom: Bl
     for arguments in (("create", "--role", "reader"), ("list",), ("revoke", "a")):
         done = bloom("key", *arguments)
         assert (done.exit_code, done.stdout) == (5, "") and "role admin" in done.stderr
+
+
+def test_rotate_writes_the_new_secret_alone_to_stdout_and_says_how_long_the_old_one_lasts(
+    runtime: FakeRuntime, bloom: Bloom
+) -> None:
+    runtime.on("GET", "/keys", Answer([key()]), Answer([key()]))
+    answer = made(previous_until=FAR_MS)
+    runtime.on("POST", "/keys/id-of-ci/rotate", Answer(answer, 201))
+    done = bloom("key", "rotate", "ci", "--overlap", "7d")
+    assert (done.exit_code, done.stdout) == (0, answer["key"] + "\n")
+    assert "the old one is taken for 1 d" in done.stderr and answer["key"] not in done.stderr
+    assert runtime.seen[-1].body == {"overlap_sec": 7 * 86_400}
+    assert bloom("key", "rotate", "nobody").exit_code == 6
+    assert "--overlap" in bloom("key", "rotate", "ci", "--overlap", "soon").stderr

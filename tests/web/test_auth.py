@@ -171,7 +171,18 @@ async def test_every_answer_carries_the_security_headers() -> None:
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+        assert "camera=()" in answer.headers["permissions-policy"]
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "strict-transport-security" not in answer.headers
         assert answer.headers.get("cache-control") == ("no-store" if "/api/" in str(answer.url) else None)
+
+
+@pytest.mark.parametrize(("peer", "told"), [("127.0.0.1", True), ("192.0.2.7", False)])
+async def test_in_production_what_a_proxy_took_over_tls_is_told_to_stay_there(peer: str, told: bool) -> None:
+    async with Serving(BLOOM_ENV="production").client(peer=peer) as client:
+        answer = await client.get("/page", headers={"X-Forwarded-Proto": "https"})
+    assert (answer.headers.get("strict-transport-security") == "max-age=31536000") is told
 
 
 async def test_there_are_no_websockets() -> None:

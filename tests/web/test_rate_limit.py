@@ -55,6 +55,15 @@ async def test_clients_do_not_share_but_one_ipv6_network_does() -> None:
     assert answers == [200, 200, 200, 429, 200]
 
 
+async def test_by_key_a_caller_has_one_budget_wherever_it_comes_from_and_strangers_have_that_of_their_address() -> None:
+    serving = Serving(BLOOM_RATE_LIMIT="2/minute", BLOOM_RATE_LIMIT_BY="key")
+    peers = ["192.0.2.7", "192.0.2.8", "2001:db8::1"]
+    answers = [(await statuses(serving, "/api/runtime/things", 1, peer=peer))[0] for peer in peers]
+    assert answers == [200, 200, 429]
+    async with serving.client(key=None) as client:
+        assert [(await client.get("/api/runtime/things")).status_code for _ in range(3)] == [401, 401, 429]
+
+
 async def test_health_and_pages_are_free() -> None:
     serving = limited("1/minute")
     assert await statuses(serving, "/api/runtime/health", 5) == [200] * 5

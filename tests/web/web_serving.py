@@ -2,15 +2,18 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
 import uvicorn
+from anyio.lowlevel import checkpoint
 from fastapi import APIRouter, Depends, FastAPI
 from pydantic import BaseModel, Field
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from bloom.base.errors import BloomError
 from bloom.base.fields import StorableText
@@ -75,6 +78,18 @@ def sample_app() -> FastAPI:
     async def claim(worker_id: str) -> dict[str, str]:
         return {"worker": worker_id}
 
+    @router.get("/flood")
+    async def flood() -> StreamingResponse:
+        async def endless() -> AsyncGenerator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65_536
+                    await checkpoint()
+            finally:
+                app.state.flood_ended.set()
+
+        return StreamingResponse(endless())
+
     @router.get("/fails/{number}")
     async def fails(number: int) -> None:
         raise app.state.errors[number]
@@ -88,6 +103,7 @@ def sample_app() -> FastAPI:
         return {"ok": True}
 
     app.include_router(router)
+    app.state.flood_ended = threading.Event()
     app.state.errors = list[BloomError | Exception]()
     return app
 

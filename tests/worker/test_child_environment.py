@@ -11,6 +11,7 @@ OWN = {
     "NODE_EXTRA_CA_CERTS": "/ca.pem",
     "BLOOM_API_KEY": "secret",
     "RUNTIME_API_KEY": "secret",
+    "RUNTIME_API_KEY_PREVIOUS": "secret",
     "DATABASE_URL": "postgresql://secret",
     "MINIO_SECRET_KEY": "secret",
     "MEMBRIDGE_ADMIN_KEY": "secret",

@@ -45,6 +45,7 @@ class AuditAction(StrEnum):
     WORKER_DRAINED = "worker_drained"
     WORKER_RESUMED = "worker_resumed"
     KEY_CREATED = "key_created"
+    KEY_ROTATED = "key_rotated"
     KEY_REVOKED = "key_revoked"
     CONFIG_UPDATED = "config_updated"
     CONNECTION_TEST = "connection_test"

@@ -70,6 +70,16 @@ class Unavailable(BloomError):
         self.retry_after_sec = retry_after_sec
 
 
+class Throttled(BloomError):
+    """Too often: trying again after `retry_after_sec` is right."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_sec: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_sec = retry_after_sec
+
+
 class Upstream(BloomError):
     """A service behind this one (object store, Membridge) failed."""
 

@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bloom.base.errors import ConfigurationError
+from bloom.base.variables import describe_problem
 
 DEFAULT_PORT = 5000
 
@@ -57,12 +58,22 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     pool_size: int = Field(default=8, ge=2, le=100, validation_alias="BLOOM_DB_POOL_SIZE")
     api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY")
     metrics_key: SecretStr | None = Field(default=None, validation_alias="BLOOM_METRICS_KEY")
+    previous_api_key: SecretStr | None = Field(default=None, validation_alias="RUNTIME_API_KEY_PREVIOUS")
     allow_no_auth: bool = Field(default=False, validation_alias="BLOOM_ALLOW_NO_AUTH")
     node_env: str = Field(default="", validation_alias="NODE_ENV")
     bloom_env: str = Field(default="", validation_alias="BLOOM_ENV")
     base_path: str = Field(default="", validation_alias="BLOOM_BASE_PATH")
     trusted_proxies: str = Field(default="127.0.0.1,::1", validation_alias="BLOOM_TRUSTED_PROXIES")
     rate_limit: str = Field(default="100/minute", validation_alias="BLOOM_RATE_LIMIT")
+    rate_limit_by: Literal["address", "key"] = Field(default="address", validation_alias="BLOOM_RATE_LIMIT_BY")
+    cors_origins: str = Field(default="", validation_alias="BLOOM_CORS_ORIGINS")
+    max_connections: int = Field(default=10_000, ge=8, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS")
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, le=1_000_000, validation_alias="BLOOM_MAX_CONNECTIONS_PER_ADDRESS"
+    )
+    header_timeout_sec: float = Field(default=15, gt=0, le=3600, validation_alias="BLOOM_HEADER_TIMEOUT_SEC")
+    body_timeout_sec: float = Field(default=30, gt=0, le=3600, validation_alias="BLOOM_BODY_TIMEOUT_SEC")
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024, validation_alias="BLOOM_MAX_HEADER_BYTES")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")
     max_output_bytes: int = Field(default=2 * 1024**3, ge=1024, validation_alias="BLOOM_MAX_OUTPUT_BYTES")
     retention_days: int = Field(default=90, ge=0, le=36_500, validation_alias="BLOOM_RETENTION_DAYS")
@@ -99,6 +110,11 @@ class ServerSettings(DataDirSettings, ProcessSettings):
         return self.runtime_port is not None or self.plain_port is not None
 
     @property
+    def admin_keys(self) -> tuple[str, ...]:
+        """`RUNTIME_API_KEY`, then the one before it that is still taken."""
+        return tuple(key.get_secret_value() for key in (self.api_key, self.previous_api_key) if key is not None)
+
+    @property
     def auth_required(self) -> bool:
         """Whether requests need a key. Without one the server is in development mode."""
         return self.api_key is not None
@@ -117,5 +133,5 @@ def load(cls: type[S], **overrides: Any) -> S:
     try:
         return cls(**overrides)
     except ValidationError as error:
-        lines = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False)]
-        raise ConfigurationError("; ".join(lines)) from None
+        problems = [describe_problem(cls, problem) for problem in error.errors(include_input=False)]
+        raise ConfigurationError("; ".join(f"{variable} {text}" for variable, text in problems)) from None

@@ -46,6 +46,7 @@ _BY_STATUS = {
     504: ExitCode.UNREACHABLE,
 }
 _BY_CODE = {
+    "not_found": ExitCode.NOT_FOUND,
     "unreachable": ExitCode.UNREACHABLE,
     "not_a_runtime": ExitCode.UNREACHABLE,
     "redirected": ExitCode.UNREACHABLE,

@@ -91,6 +91,31 @@ def list_keys(
 
 
 @app.command(epilog=EPILOG)
+def rotate(
+    name: Annotated[str, typer.Argument(help="Its name or id, as `bloom key list` has it.")],
+    overlap: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="For how long the old secret is still taken, like 30m, 7d; 0s ends it now."),
+    ] = "24h",
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Life of the new secret. Default: as long as the old one's was.", show_default=False
+        ),
+    ] = None,
+    runtime: RuntimeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a key a new secret and write it to stdout, once. The old one goes on being taken for a while."""
+    overlap_sec = _seconds(overlap, option="--overlap", least=0)
+    life_sec = None if expires is None else _seconds(expires)
+    with errors_as_exits(as_json=as_json):
+        from bloom.cli import key_views
+
+        key_views.rotate(runtime, name, overlap_sec=overlap_sec, life_sec=life_sec, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
 def revoke(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names or ids, as `bloom key list` has them.")],
     runtime: RuntimeOption = None,
@@ -103,8 +128,8 @@ def revoke(
         key_views.revoke(runtime, names, as_json=as_json)
 
 
-def _seconds(text: str) -> int:
+def _seconds(text: str, *, option: str = "--expires", least: int = 1) -> int:
     number, unit = text[:-1], text[-1:]
-    if unit in _UNITS_SEC and number.isascii() and number.isdigit() and 0 < int(number) < 10**6:
+    if unit in _UNITS_SEC and number.isascii() and number.isdigit() and least <= int(number) < 10**6:
         return int(number) * _UNITS_SEC[unit]
-    raise typer.BadParameter("must be a number and s, m, h, d or w, like 12h or 30d", param_hint="--expires")
+    raise typer.BadParameter("must be a number and s, m, h, d or w, like 12h or 30d", param_hint=option)

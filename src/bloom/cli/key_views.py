@@ -1,4 +1,4 @@
-"""`bloom key create`, `list` and `revoke`: what they ask of the runtime and how they show it."""
+"""`bloom key create`, `list`, `rotate` and `revoke`: what they ask of the runtime and how they show it."""
 
 import secrets
 import sys
@@ -80,19 +80,41 @@ def list_keys(runtime: str | None, *, everything: bool, as_json: bool) -> None:
     run_command(runtime, command, as_json=as_json)
 
 
+def rotate(runtime: str | None, name: str, *, overlap_sec: int, life_sec: int | None, as_json: bool) -> None:
+    """Give the key of this name or id a new secret: itself goes to stdout, what is to be known of it to stderr."""
+
+    async def command(client: RuntimeClient) -> ExitCode:
+        key = _by_name(await _read_all(client)).get(name)
+        if key is None:
+            raise _no_such_key()
+        body: dict[str, Any] = {"overlap_sec": overlap_sec}
+        if life_sec is not None:
+            body["expires_in_sec"] = life_sec
+        answer = await client.request("POST", f"/keys/{path_segment(key.id)}/rotate", json=body)
+        made = parse(CreatedKey, answer)
+        if as_json:
+            print_json(answer)
+            return ExitCode.DONE
+        print(made.key)
+        until = made.previous_until or 0
+        old = f"is taken for {_left(until)} more" if until / 1000 > time.time() else "is refused from now on"
+        _say(f"key {clean_line(made.name)}: the new secret is {_life(made)}; the old one {old}; shown this once")
+        return ExitCode.DONE
+
+    run_command(runtime, command, as_json=as_json)
+
+
 def revoke(runtime: str | None, names: list[str], *, as_json: bool) -> None:
     """Revoke each key by its id or name. The exit code is that of the first one there is none of; the others are revoked."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        keys = parse_list(KeyOut, await _read_all(client))
-        known = {key.name: key for key in keys} | {key.id: key for key in keys}
+        known = _by_name(await _read_all(client))
         worst = ExitCode.DONE
         outcomes: list[Any] = []
         for name in names:
             key = known.get(name)
             if key is None:
-                # What was typed may be a key itself: it is not written anywhere.
-                error = NotFound("one of these is neither the name nor the id of a key")
+                error = _no_such_key()
                 worst = ExitCode.NOT_FOUND
                 outcomes.append({"error": error.message, "code": error.code})
                 if not as_json:
@@ -106,6 +128,16 @@ def revoke(runtime: str | None, names: list[str], *, as_json: bool) -> None:
         return worst
 
     run_command(runtime, command, as_json=as_json)
+
+
+def _by_name(answers: list[Any]) -> dict[str, KeyOut]:
+    keys = parse_list(KeyOut, answers)
+    return {key.name: key for key in keys} | {key.id: key for key in keys}
+
+
+def _no_such_key() -> NotFound:
+    # What was typed may be a key itself: it is not written anywhere.
+    return NotFound("one of these is neither the name nor the id of a key")
 
 
 async def _read_all(client: RuntimeClient) -> list[Any]:

@@ -53,7 +53,7 @@ def membridge_child(
     argv: Sequence[str], settings: MembridgeSettings, *, database_url: str, key: str, log: Path, pass_fds: Sequence[int]
 ) -> Child:
     """The process of the control plane, not started; it gets no secret that is the runtime's alone."""
-    left_out = ("RUNTIME_API_KEY", "BLOOM_SECRET_KEY", "BLOOM_METRICS_KEY")
+    left_out = ("RUNTIME_API_KEY", "RUNTIME_API_KEY_PREVIOUS", "BLOOM_SECRET_KEY", "BLOOM_METRICS_KEY")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment |= {
         "DATABASE_URL": database_url,

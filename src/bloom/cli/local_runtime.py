@@ -11,21 +11,20 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 import httpx
-from pydantic import Field, SecretStr
 
 from bloom.base.errors import BloomError, Unavailable
 from bloom.base.settings import default_data_dir
+from bloom.base.variables import is_secret, variables_of
 from bloom.cli.listen_socket import open_listen_socket, url_of
 from bloom.cli.local_membridge import KEY_FILE, admin_key, membridge_child, open_membridge_socket
 from bloom.cli.supervisor import Child, Kept, Question, Signals, tail
 from bloom.cli.terminal import clean_line, is_terminal, make_output_robust, short_duration
+from bloom.cli.up_settings import UpSettings
 from bloom.client.address import ENDPOINT_FILE, is_loopback
 from bloom.db.data_dir import DataDirLock, write_atomically
 from bloom.db.embedded import EmbeddedPostgres
-from bloom.membridge.settings import MembridgeSettings
 
 # Generous: a small board that recovers after a power cut must come up, not be given up.
 _POSTGRES_START_SEC = 600.0
@@ -37,16 +36,6 @@ _WORKER_START_SEC = 3.0
 _WORKER_GONE_SEC = 3.5
 _RUNTIME_GONE_SEC = 4.2
 _POSTGRES_GONE_SEC = 4.7
-
-
-class UpSettings(MembridgeSettings):
-    """The settings of the runtime and of Membridge, and the slots of the worker beside them (32 at most, as on the wire)."""
-
-    # One per core: a process uses one. Beyond four PostgreSQL needs the cores more.
-    processes: int = Field(
-        default_factory=lambda: min(os.cpu_count() or 1, 4), ge=1, le=64, validation_alias="BLOOM_PROCESSES"
-    )
-    up_slots: int = Field(default=2, ge=0, le=32, validation_alias="BLOOM_UP_SLOTS")
 
 
 class LocalRuntime:
@@ -366,11 +355,8 @@ def _worker_name() -> str:
 
 def _secret_variables() -> set[str]:
     """The environment variables that only the runtime may see."""
-    names: set[str] = set()
-    for field in UpSettings.model_fields.values():
-        if field.annotation is SecretStr or SecretStr in get_args(field.annotation):
-            names.add(str(field.validation_alias))
-    return names
+    secret = (field for field in UpSettings.model_fields.values() if is_secret(field))
+    return {name for field in secret for name in variables_of(field)}
 
 
 def _command_for(data_dir: Path, url: str) -> str:

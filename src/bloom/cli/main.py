@@ -5,13 +5,15 @@ Nothing here imports httpx, pydantic or rich: each command imports what it needs
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bloom import __version__
-from bloom.cli import db, key, membridge, sync, task, worker
-from bloom.cli.exits import EPILOG, ExitCode
+from bloom.cli import config, db, key, membridge, sync, task, worker
+from bloom.cli.doctor import doctor
+from bloom.cli.exits import EPILOG, ExitCode, errors_as_exits
 from bloom.cli.options import JsonOption
 from bloom.cli.serve import serve
 from bloom.cli.terminal import make_output_robust, print_json
@@ -39,8 +41,21 @@ def _root(  # pyright: ignore[reportUnusedFunction]
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--env-file",
+            metavar="FILE",
+            help="Read variables that are not set from this file, such as /etc/bloom-runtime.env.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if env_file is not None:
+        from bloom.cli.env_file import use_env_file
+
+        with errors_as_exits():
+            use_env_file(env_file)
 
 
 @app.command("version", help="Show the version.")
@@ -54,12 +69,14 @@ def show_version(as_json: JsonOption = False) -> None:
 
 app.command("serve", epilog=EPILOG)(serve)
 app.command("up", short_help="Run everything here: database, runtime, worker.", epilog=EPILOG)(up)
+app.command("doctor", epilog=EPILOG)(doctor)
 app.add_typer(task.app, name="task")
 app.add_typer(worker.app, name="worker")
 app.add_typer(key.app, name="key")
 app.add_typer(membridge.app, name="membridge")
 app.add_typer(sync.app, name="sync")
 app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:

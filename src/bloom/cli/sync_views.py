@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import typer
 
 from bloom.base.errors import BloomError
+from bloom.base.findings import Finding
 from bloom.base.settings import load
+from bloom.cli.findings import print_findings
 from bloom.cli.tables import Cell, print_fields, print_table
 from bloom.cli.terminal import ago, clean_line, print_json
 from bloom.sync import doctor as doctoring
@@ -26,7 +28,6 @@ from bloom.sync.model import Outcome
 from bloom.sync.node import Node, open_node
 from bloom.sync.settings import SyncSettings
 
-_VERDICTS = {"ok": "green", "warning": "yellow", "problem": "red"}
 _INTERRUPTED = 130
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def status(project: str | None, db: Path | None, *, as_json: bool) -> None:
 def doctor(project: str | None, db: Path | None, *, as_json: bool) -> None:
     """Show what was found; exit code 1 when one of it is a problem."""
     if wrong := doctoring.examine_settings(_given(project, db)):
-        raise typer.Exit(_print_findings(None, wrong, as_json))
+        raise typer.Exit(print_findings(wrong, as_json=as_json))
     _run(project, db, doctoring.examine, _print_findings, as_json=as_json)
 
 
@@ -181,17 +182,8 @@ def _here(found: looking.Status) -> str:
     return "no sound database" if found.relation == "broken_local" else "nothing"
 
 
-def _print_findings(_node: Node | None, found: list[doctoring.Finding], as_json: bool) -> int:
-    has_problem = any(each.verdict == "problem" for each in found)
-    if as_json:
-        print_json({"ok": not has_problem, "checks": [asdict(each) for each in found]})
-    else:
-        fields: list[tuple[str, str | Cell]] = []
-        for each in found:
-            fix = f"Do: {each.fix}" if each.fix and each.verdict != "ok" else ""
-            fields += [(each.name, Cell(each.verdict, _VERDICTS[each.verdict])), ("", each.text), ("", fix)]
-        print_fields(fields)
-    return 1 if has_problem else 0
+def _print_findings(_node: Node | None, found: list[Finding], as_json: bool) -> int:
+    return print_findings(found, as_json=as_json)
 
 
 def _print_history(node: Node, found: tuple[Any, str | None], as_json: bool) -> int:

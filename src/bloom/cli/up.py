@@ -16,7 +16,8 @@ def up(*, reload: bool = False) -> None:
     """
     # What this needs takes a while to import; `bloom --help` and the other commands do without.
     from bloom.base.settings import load
-    from bloom.cli.local_runtime import LocalRuntime, UpSettings
+    from bloom.cli.local_runtime import LocalRuntime
+    from bloom.cli.up_settings import UpSettings
 
     with errors_as_exits():
         runtime = LocalRuntime(load(UpSettings), reload=reload)

@@ -44,6 +44,8 @@ class Key:
     last_used_at: datetime | None
     used_up_at: datetime | None
     revoked_at: datetime | None
+    rotated_at: datetime | None
+    previous_until: datetime | None
     expired: bool
 
     @property

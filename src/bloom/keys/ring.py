@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -13,7 +13,7 @@ from bloom.base.ids import KeyId, WorkerId
 from bloom.base.roles import Role
 from bloom.db.batcher import Batcher
 from bloom.db.hub import KEYS, Hub
-from bloom.db.pool import Database
+from bloom.db.pool import Connection, Database
 from bloom.keys import store
 from bloom.keys.model import has_form_of_key, key_digest
 from bloom.keys.store import ValidKey
@@ -47,8 +47,9 @@ class NamedKeyRing:
         self._remembered: dict[bytes | KeyId, _Remembered] = {}
         self._forgotten = 0
         self._used: set[KeyId] = set()
-        # Of keys that somebody still uses: requests under way hold the events, and so does what is remembered.
-        self._withdrawals: WeakValueDictionary[KeyId, asyncio.Event] = WeakValueDictionary()
+        # Of secrets that somebody still uses, and of keys in sessions: requests under way hold the events, and so does what
+        # is remembered.
+        self._withdrawals: WeakValueDictionary[bytes | KeyId, asyncio.Event] = WeakValueDictionary()
 
     async def find(self, presented: bytes) -> Principal | None:
         """Who holds the key, or None for one that is unknown, revoked, used up or expired. Raises Unavailable."""
@@ -69,7 +70,7 @@ class NamedKeyRing:
         found = await self._lookups.submit(wanted)
         if found is None:
             return None
-        principal = self._principal(found)
+        principal = self._principal(wanted, found)
         self._used.add(found.id)
         # What was read before a revocation must not be remembered after it.
         if forgotten == self._forgotten:
@@ -90,7 +91,7 @@ class NamedKeyRing:
                 await news.wait(REMEMBERED_SEC)
 
     async def refresh(self) -> None:
-        """Forget everybody, note which keys were used, and end the waiting requests of keys that are valid no longer."""
+        """Forget everybody, note which keys were used, and end the waiting requests of secrets that are valid no longer."""
         self._forgotten += 1
         self._remembered.clear()
         used, self._used = self._used, set()
@@ -100,22 +101,20 @@ class NamedKeyRing:
         async with self._database.transaction() as connection:
             if used:
                 await store.used_many(connection, used, now=None)
-            valid = await store.valid_of(connection, waiting, now=None)
-        for key_id, withdrawn in waiting.items():
-            if key_id not in valid:
+            valid = await _valid(connection, list(waiting))
+        for shown, withdrawn in waiting.items():
+            if shown not in valid:
                 withdrawn.set()
 
     async def _find_many(self, wanted: Sequence[bytes | KeyId]) -> Sequence[ValidKey | None]:
-        digests = [each for each in wanted if isinstance(each, bytes)]
-        ids = [each for each in wanted if not isinstance(each, bytes)]
         async with self._database.transaction() as connection:
-            found = await store.find_valid(connection, digests, ids, now=None)
+            found = await _valid(connection, wanted)
         return [found.get(each) for each in wanted]
 
-    def _principal(self, key: ValidKey) -> Principal:
-        withdrawn = self._withdrawals.get(key.id)
+    def _principal(self, shown: bytes | KeyId, key: ValidKey) -> Principal:
+        withdrawn = self._withdrawals.get(shown)
         if withdrawn is None:
-            withdrawn = self._withdrawals[key.id] = asyncio.Event()
+            withdrawn = self._withdrawals[shown] = asyncio.Event()
         # A join token is for a worker, but speaks for none.
         worker_id = WorkerId(key.worker_name) if key.role is Role.WORKER and key.worker_name is not None else None
         return Principal(key_actor(key.name), key.role, worker_id, withdrawn, f"{_SUBJECT}{key.id}")
@@ -125,3 +124,9 @@ class NamedKeyRing:
         if len(self._remembered) >= MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._remembered[wanted] = known
+
+
+async def _valid(connection: Connection, wanted: Sequence[bytes | KeyId]) -> Mapping[bytes | KeyId, ValidKey]:
+    digests = [each for each in wanted if isinstance(each, bytes)]
+    ids = [each for each in wanted if not isinstance(each, bytes)]
+    return await store.find_valid(connection, digests, ids, now=None)

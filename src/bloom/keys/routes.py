@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from bloom.base.ids import KeyId
-from bloom.keys.schemas import CreatedKey, CreateKey, Join, KeyOut, key_fields
+from bloom.keys.schemas import CreatedKey, CreateKey, Join, KeyOut, RotateKey, key_fields
 from bloom.keys.service import KeyService, MadeKey, key_not_found
 from bloom.web.answers import JsonAnswer
 from bloom.web.auth import presented_key
@@ -45,6 +45,11 @@ def key_routes(keys: KeyService, *, asked_for: bool) -> APIRouter:
     async def revoke(key_id: PathKeyId, caller: Caller) -> Response:
         """Revoke a key: it is refused from now on, and what waits under it ends. Repeating this changes nothing."""
         return JsonAnswer(key_fields(await keys.revoke(key_id, actor=caller.name)))
+
+    @router.post("/keys/{key_id}/rotate", status_code=201, response_model=CreatedKey)
+    async def rotate(key_id: PathKeyId, caller: Caller, body: RotateKey | None = None) -> Response:
+        """Give a key a new secret, which this answer alone shows; the one before is taken for `overlap_sec` more seconds."""
+        return _shown_once(await keys.rotate(key_id, body or RotateKey(), actor=caller.name))
 
     @router.post("/keys/join", status_code=201, response_model=CreatedKey)
     async def join(request: Request, body: Join) -> Response:

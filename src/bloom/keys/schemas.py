@@ -11,6 +11,8 @@ from bloom.base.roles import Role
 from bloom.keys.model import Key, KeyState
 
 LONGEST_LIFE_SEC = 10 * 366 * 86_400
+OVERLAP_SEC = 86_400
+LONGEST_OVERLAP_SEC = 366 * 86_400
 
 
 def _shown_as_it_is(name: str) -> str:
@@ -50,6 +52,15 @@ class CreateKey(Request):
         return self
 
 
+class RotateKey(Request):
+    """POST /keys/{id}/rotate. `overlap_sec`: for how long the secret that it replaces is still taken. Without `expires_in_sec`
+    the new one lives as long as that one was to live.
+    """
+
+    overlap_sec: Annotated[StrictInt, Field(ge=0, le=LONGEST_OVERLAP_SEC)] = OVERLAP_SEC
+    expires_in_sec: Annotated[StrictInt, Field(ge=1, le=LONGEST_LIFE_SEC)] | None = None
+
+
 class Join(Request):
     """POST /keys/join, with a join token as the key. `name` is what the worker is to be called; `hostname` is taken where
     neither it nor the token says.
@@ -74,6 +85,8 @@ class KeyOut(BaseModel):
     last_used_at: int | None
     used_up_at: int | None
     revoked_at: int | None
+    rotated_at: int | None = None
+    previous_until: int | None = None
 
 
 class CreatedKey(KeyOut):
@@ -98,4 +111,6 @@ def key_fields(key: Key) -> dict[str, object]:
         "last_used_at": to_ms_or_none(key.last_used_at),
         "used_up_at": to_ms_or_none(key.used_up_at),
         "revoked_at": to_ms_or_none(key.revoked_at),
+        "rotated_at": to_ms_or_none(key.rotated_at),
+        "previous_until": to_ms_or_none(key.previous_until),
     }

@@ -1,4 +1,4 @@
-"""Creating, listing and revoking keys, and exchanging a join token for a worker's key."""
+"""Creating, listing, rotating and revoking keys, and exchanging a join token for a worker's key."""
 
 import logging
 import secrets
@@ -15,8 +15,8 @@ from bloom.db.pool import Connection, Database
 from bloom.keys import store
 from bloom.keys.model import JOIN_SEC, Key, key_digest, make_key, starts_with
 from bloom.keys.ring import NamedKeyRing
-from bloom.keys.schemas import CreateKey, Join
-from bloom.keys.store import JoinToken, NewKey
+from bloom.keys.schemas import CreateKey, Join, RotateKey
+from bloom.keys.store import JoinToken, NewKey, NewSecret
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +81,32 @@ class KeyService:
             raise key_not_found(key_id)
         await self._tell_ring()
         return key
+
+    async def rotate(self, key_id: KeyId, request: RotateKey, *, actor: str) -> MadeKey:
+        """Give a key a new secret. The one before is taken until the overlap is over; one that was still valid from an earlier
+        rotation ends now. Raises NotFound, or Conflict (`key_not_active`).
+        """
+        async with self._database.transaction() as connection:
+            known = await store.by_id(connection, key_id, now=None)
+            if known is None:
+                raise key_not_found(key_id)
+            secret = make_key(known.role)
+            key = await store.rotate(
+                connection,
+                key_id,
+                NewSecret(key_digest(secret), starts_with(secret)),
+                overlap_sec=request.overlap_sec,
+                expires_in_sec=request.expires_in_sec,
+                actor=actor,
+                now=None,
+            )
+            if key is None:
+                raise Conflict(
+                    "Only a key that is valid can be rotated, and no join token: make a new one.", code="key_not_active"
+                )
+            await notify(connection, [KEYS])
+        await self._tell_ring()
+        return MadeKey(key, secret)
 
     async def join(self, token: str, request: Join) -> MadeKey:
         """Exchange a join token for the key of a worker; the token is used up. When this is refused it is not.

@@ -32,6 +32,14 @@ class NewKey:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSecret:
+    """What is stored of a secret."""
+
+    digest: bytes
+    starts_with: str
+
+
+@dataclass(frozen=True, slots=True)
 class ValidKey:
     """A key that may be used now; `seconds_left` is None for one that does not expire."""
 
@@ -91,19 +99,13 @@ async def page(connection: Connection, *, before: int | None, limit: int, now: d
 async def find_valid(
     connection: Connection, digests: Sequence[bytes], ids: Sequence[KeyId], *, now: datetime | None
 ) -> dict[bytes | KeyId, ValidKey]:
-    """The valid ones among the keys of these digests and of these ids, each by what it was asked for."""
+    """The valid ones among the keys of these digests (of both secrets) and of these ids, each by what it was asked for by."""
     rows = await fetch_all(connection, _SQL["find_valid"], {"digests": list(digests), "ids": list(ids), "now": now})
     found: dict[bytes | KeyId, ValidKey] = {}
     for row in rows:
         key = ValidKey(row["id"], row["name"], Role(row["role"]), row["worker_name"], row["seconds_left"])
-        found[bytes(row["digest"])] = found[key.id] = key
+        found[key.id if row["digest"] is None else bytes(row["digest"])] = key
     return found
-
-
-async def valid_of(connection: Connection, ids: Iterable[KeyId], *, now: datetime | None) -> set[KeyId]:
-    """Which of these keys are valid."""
-    rows = await fetch_all(connection, _SQL["valid_of"], {"ids": sorted(set(ids)), "now": now})
-    return {row["id"] for row in rows}
 
 
 async def used_many(connection: Connection, ids: Iterable[KeyId], *, now: datetime | None) -> None:
@@ -114,6 +116,30 @@ async def used_many(connection: Connection, ids: Iterable[KeyId], *, now: dateti
 async def revoke(connection: Connection, key_id: KeyId, *, actor: str, now: datetime | None) -> bool:
     """End a key. False when this changes nothing."""
     return await fetch_one(connection, _SQL["revoke"], {"id": key_id, "actor": actor, "now": now}) is not None
+
+
+async def rotate(
+    connection: Connection,
+    key_id: KeyId,
+    new: NewSecret,
+    *,
+    overlap_sec: float,
+    expires_in_sec: float | None,
+    actor: str,
+    now: datetime | None,
+) -> Key | None:
+    """Give a key a new secret. None when it is not valid, or a join token."""
+    params: dict[str, Any] = {
+        "id": key_id,
+        "digest": new.digest,
+        "starts_with": new.starts_with,
+        "overlap_sec": overlap_sec,
+        "expires_in_sec": expires_in_sec,
+        "actor": actor,
+        "now": now,
+    }
+    row = await fetch_one(connection, _SQL["rotate"], params)
+    return None if row is None else _key(row)
 
 
 async def use_up(

@@ -22,6 +22,7 @@ class MembridgeSettings(ServerSettings):
     membridge_port: int | None = Field(default=None, ge=0, le=65535, validation_alias="MEMBRIDGE_PORT")
     membridge_host: str | None = Field(default=None, validation_alias=AliasChoices("MEMBRIDGE_HOST", "BLOOM_HOST"))
     membridge_dev: bool = Field(default=False, validation_alias="MEMBRIDGE_DEV")
+    previous_admin_key: SecretStr | None = Field(default=None, validation_alias="MEMBRIDGE_ADMIN_KEY_PREVIOUS")
     agent_key: SecretStr | None = Field(default=None, validation_alias="MEMBRIDGE_AGENT_KEY")
     lease_seconds: int = Field(
         default=DEFAULT_LEASE_SECONDS, ge=1, le=LONGEST_LEASE_SECONDS, validation_alias="LEADERSHIP_LEASE_SECONDS"
@@ -41,7 +42,9 @@ class MembridgeSettings(ServerSettings):
         return DEFAULT_MEMBRIDGE_PORT if self.membridge_port is None else self.membridge_port
 
     def require_key(self) -> None:
-        """Raise ConfigurationError when there is no key and development mode was not asked for."""
+        """Raise ConfigurationError when there is no key and development mode was not asked for, or a previous key alone."""
+        if self.membridge_admin_key is None and self.previous_admin_key is not None:
+            raise ConfigurationError("MEMBRIDGE_ADMIN_KEY_PREVIOUS is set, so MEMBRIDGE_ADMIN_KEY must be set too")
         if self.membridge_admin_key is None and (self.production or not self.development):
             raise ConfigurationError(
                 "MEMBRIDGE_ADMIN_KEY must be set (or MEMBRIDGE_DEV=1 to serve without a key, to this machine alone)"

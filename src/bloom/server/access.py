@@ -87,5 +87,6 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("POST", f"{API}/keys"): ADMINS,
     ("GET", f"{API}/keys"): ADMINS,
     ("DELETE", f"{API}/keys/{{key_id}}"): ADMINS,
+    ("POST", f"{API}/keys/{{key_id}}/rotate"): ADMINS,
     ("POST", f"{API}/keys/join"): JOINING,
 }

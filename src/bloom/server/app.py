@@ -57,6 +57,7 @@ from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
 from bloom.web.install import install_web
 from bloom.web.sessions import Sessions
+from bloom.web.sign_in import SignInAttempts
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
 
@@ -141,6 +142,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         raise ConfigurationError(
             "RUNTIME_API_KEY must be set in production (or BLOOM_ALLOW_NO_AUTH=1 to serve without a key)"
         )
+    if settings.api_key is None and settings.previous_api_key is not None:
+        raise ConfigurationError("RUNTIME_API_KEY_PREVIOUS is set, so RUNTIME_API_KEY must be set too")
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
     sealer = sealer_of(settings)
     runtime = build_runtime(
@@ -218,11 +221,13 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     )
     keys = _key_ring(settings, runtime)
     sessions = _sessions(settings, sealer)
+    attempts = SignInAttempts()
     observer = RequestObserver()
     stopping = install_web(
         app,
         settings,
         keys=keys,
+        attempts=attempts,
         rules=RULES,
         require_held=runtime.holding.require_held,
         exempt_body=is_upload,
@@ -233,7 +238,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     for router in routers:
         app.include_router(router, prefix=API)
     app.include_router(proxy_routes(runtime.connections), prefix=MEMBRIDGE)
-    _add_pages(app, settings, runtime, sessions, keys)
+    _add_pages(app, settings, runtime, sessions, keys, attempts)
     app.include_router(
         metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
     )
@@ -247,7 +252,7 @@ def _key_ring(settings: ServerSettings, runtime: Runtime) -> KeyRings | None:
     """The keys that are taken; None in development mode, which asks nobody for one."""
     if settings.api_key is None:
         return None
-    return KeyRings(AdminKey(settings.api_key.get_secret_value()), runtime.ring)
+    return KeyRings(AdminKey(*settings.admin_keys), runtime.ring)
 
 
 def sealer_of(settings: ServerSettings) -> Sealer:
@@ -264,7 +269,12 @@ def _sessions(settings: ServerSettings, sealer: Sealer) -> Sessions:
 
 
 def _add_pages(
-    app: FastAPI, settings: ServerSettings, runtime: Runtime, sessions: Sessions, keys: KeyRings | None
+    app: FastAPI,
+    settings: ServerSettings,
+    runtime: Runtime,
+    sessions: Sessions,
+    keys: KeyRings | None,
+    attempts: SignInAttempts,
 ) -> None:
     pages = Pages(
         base=parse_base_path(settings.base_path),
@@ -275,7 +285,7 @@ def _add_pages(
     services = Services(
         tasks=runtime.tasks, activity=runtime.activity, workers=runtime.workers, connections=runtime.connections
     )
-    app.include_router(ui_routes(pages, services, keys))
+    app.include_router(ui_routes(pages, services, keys, attempts))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 

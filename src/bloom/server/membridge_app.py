@@ -128,15 +128,16 @@ def _install_web(app: FastAPI, settings: MembridgeSettings) -> Stopping:
     stopping = Stopping()
     install_error_handlers(app)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
-    key = settings.membridge_admin_key
-    if key is None:
+    keys = (settings.membridge_admin_key, settings.previous_admin_key)
+    if settings.membridge_admin_key is None:
         app.add_middleware(DevelopmentGuardMiddleware, api="/", key_name="MEMBRIDGE_ADMIN_KEY")
     else:
-        app.add_middleware(RequireAdminKeyMiddleware, key=AdminKey(key.get_secret_value()))
+        admin = AdminKey(*(key.get_secret_value() for key in keys if key is not None))
+        app.add_middleware(RequireAdminKeyMiddleware, key=admin)
     trusted = parse_trusted_proxies(settings.trusted_proxies)
     app.add_middleware(ProxyHeadersMiddleware, trusted=trusted, redirect_to_https=settings.production)
     app.add_middleware(UnexpectedErrorsMiddleware)
-    app.add_middleware(SecurityHeadersMiddleware, api="/")
+    app.add_middleware(SecurityHeadersMiddleware, api="/", strict_transport=settings.production)
     app.add_middleware(RequestContextMiddleware, stopping=stopping)
     return stopping
 

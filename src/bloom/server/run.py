@@ -14,6 +14,7 @@ from bloom.db.installation import claim_secret
 from bloom.db.migrate import upgrade
 from bloom.db.pool import check_url
 from bloom.server.app import build_app, sealer_of
+from bloom.server.connections import ConnectionLimits, guarded_protocol
 from bloom.server.listening import BACKLOG, open_given_or_own
 from bloom.web.disconnect import Stopping
 
@@ -69,13 +70,17 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
         if applied := upgrade(url):
             _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
         claim_secret(url, sealer_of(settings).derive("mark"))
-    run_server(app, stopping, sock, lifeline_fd)
+    run_server(app, stopping, sock, lifeline_fd, ConnectionLimits(settings))
 
 
-def run_server(app: FastAPI, stopping: Stopping, sock: socket.socket, lifeline_fd: int | None) -> None:
+def run_server(
+    app: FastAPI, stopping: Stopping, sock: socket.socket, lifeline_fd: int | None, limits: ConnectionLimits
+) -> None:
     """Serve `app` on `sock`, which listens, until SIGTERM, SIGINT or the end of `lifeline_fd`."""
     config = uvicorn.Config(
         app,
+        http=guarded_protocol(limits),
+        ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,

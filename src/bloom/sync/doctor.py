@@ -3,12 +3,13 @@
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from bloom.base.errors import BloomError, ConfigurationError
+from bloom.base.findings import Finding
+from bloom.base.variables import describe_problem
 from bloom.sync.copies import is_plain_current
 from bloom.sync.errors import MembridgeRefused
 from bloom.sync.node import Node, working
@@ -21,22 +22,12 @@ from bloom.sync.status import lock_in_force
 _CHECK_MEMBRIDGE = "check MEMBRIDGE_URL and MEMBRIDGE_ADMIN_KEY"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` says what helps, "" where nothing has to."""
-
-    name: str
-    verdict: Literal["ok", "warning", "problem"]
-    text: str
-    fix: str = ""
-
-
 def examine_settings(given: Mapping[str, Any]) -> list[Finding]:
     """All settings that are missing or wrong, at once; none when a node can be opened. `given` goes before the environment."""
     try:
         settings, found = SyncSettings(**given), list[Finding]()
     except ValidationError as error:
-        wrong = {str(each["loc"][0]): each["msg"] for each in error.errors(include_input=False)}
+        wrong = dict(describe_problem(SyncSettings, each) for each in error.errors(include_input=False))
         found = [Finding(name, "problem", text, f"correct {name}") for name, text in wrong.items()]
         fields = SyncSettings.model_fields.values()
         usual = {str(each.validation_alias): each.get_default(call_default_factory=True) for each in fields}

@@ -13,6 +13,7 @@ from bloom.ui.pages import Pages
 from bloom.ui.sign_in import sign_in_routes
 from bloom.upstream.service import ConnectionService
 from bloom.web.auth import KeyRing
+from bloom.web.sign_in import SignInAttempts
 from bloom.workers.service import WorkerService
 
 _A_YEAR = "public, max-age=31536000, immutable"
@@ -28,10 +29,10 @@ class Services:
     connections: ConnectionService
 
 
-def ui_routes(pages: Pages, services: Services, keys: KeyRing | None) -> APIRouter:
+def ui_routes(pages: Pages, services: Services, keys: KeyRing | None, attempts: SignInAttempts) -> APIRouter:
     """The router at the root. `keys` None: development mode."""
     router = APIRouter(include_in_schema=False)
-    router.include_router(sign_in_routes(pages, keys))
+    router.include_router(sign_in_routes(pages, keys, attempts))
     router.include_router(
         overview_routes(pages, services.tasks, services.activity, services.workers, services.connections.health)
     )

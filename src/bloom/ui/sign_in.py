@@ -2,19 +2,24 @@
 
 from fastapi import APIRouter, Request, Response
 
+from bloom.base.errors import Throttled
 from bloom.base.roles import Role
 from bloom.ui.languages import LANGUAGE_COOKIE, LANGUAGES
 from bloom.ui.pages import Pages, own_path, text_of
 from bloom.web.auth import KeyRing
+from bloom.web.proxies import client_of
 from bloom.web.sessions import cookie, session_cookie
+from bloom.web.sign_in import SignInAttempts
 
 _LONGEST_KEY = 512
 _YEAR_SEC = 365 * 86_400
 _PEOPLE = frozenset({Role.ADMIN, Role.SUBMITTER, Role.READER})
 
 
-def sign_in_routes(pages: Pages, keys: KeyRing | None) -> APIRouter:
-    """The router at the root. `keys` None: development mode, where everybody on this machine is in."""
+def sign_in_routes(pages: Pages, keys: KeyRing | None, attempts: SignInAttempts) -> APIRouter:
+    """The router at the root. `keys` None: development mode, where everybody on this machine is in. Wrong keys are counted in
+    `attempts`, with those that come in headers.
+    """
     router = APIRouter(include_in_schema=False)
 
     @router.get("/sign-in")
@@ -30,7 +35,14 @@ def sign_in_routes(pages: Pages, keys: KeyRing | None) -> APIRouter:
         if keys is None:
             return pages.go(target)
         shown = text_of(sent, "key").strip()[:_LONGEST_KEY]
-        principal = await keys.find(shown.encode()) if shown else None
+        principal = None
+        if shown:
+            try:
+                principal = await attempts.find(client_of(request.scope), shown.encode(), keys.find)
+            except Throttled as refusal:
+                page = pages.page(request, "sign_in.html", status=429, next=target, problem="throttled")
+                page.headers["Retry-After"] = str(refusal.retry_after_sec)
+                return page
         if principal is None or principal.role not in _PEOPLE:
             problem = "unknown" if principal is None else "role"
             return pages.page(request, "sign_in.html", status=401, next=target, problem=problem)

@@ -1,7 +1,8 @@
 """Who calls: a key in `X-Runtime-API-Key`, looked up in a key ring.
 
 Identifying and refusing are two steps, with the rate limit between them: a known caller has the budgets of workers, and
-wrong keys use up the budget of the address they come from.
+wrong keys use up the budget of the address they come from. Who tries one wrong key after the other has to wait, too
+(`bloom.web.sign_in`).
 """
 
 import asyncio
@@ -13,14 +14,17 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bloom.base.errors import Unauthorized
+from bloom.base.errors import BloomError, Throttled, Unauthorized
 from bloom.base.ids import WorkerId
 from bloom.base.roles import Role
 from bloom.web.asgi import header, route_path
 from bloom.web.errors import error_response
+from bloom.web.proxies import client_of
+from bloom.web.sign_in import SignInAttempts
 
 KEY_HEADER = b"x-runtime-api-key"
 
+_REFUSAL = "sign_in_refusal"
 _HEALTH = ("GET", "/api/runtime/health")
 _OPEN = frozenset({_HEALTH, ("POST", "/api/runtime/test-connection")})
 
@@ -57,14 +61,15 @@ class KeyRing(Protocol):
 
 
 class AdminKey:
-    """The key ring that holds one key, `RUNTIME_API_KEY`."""
+    """The key ring of the admin: `RUNTIME_API_KEY`, and while that is rotated the one before it."""
 
-    def __init__(self, key: str) -> None:
-        self._digest = _digest(key.encode())
+    def __init__(self, *keys: str) -> None:
+        self._digests = [_digest(key.encode()) for key in keys]
 
     async def find(self, presented: bytes) -> Principal | None:
-        """The admin, if `presented` is the key."""
-        return ADMIN if hmac.compare_digest(_digest(presented), self._digest) else None
+        """The admin, if `presented` is one of the keys."""
+        digest = _digest(presented)
+        return ADMIN if sum(hmac.compare_digest(digest, own) for own in self._digests) else None
 
     async def find_subject(self, subject: str) -> Principal | None:
         """The admin, if it is the one asked for."""
@@ -103,11 +108,14 @@ def is_guarded(method: str, path: str) -> bool:
 
 
 class IdentifyMiddleware:
-    """Puts the principal of the presented key into the request's state, if the ring knows it. Refuses nobody."""
+    """Puts the principal of the presented key into the request's state, if the ring knows it. Refuses nobody, but notes why
+    a key was not even looked at.
+    """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, attempts: SignInAttempts) -> None:
         self.app = app
         self._keys = keys
+        self._attempts = attempts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -115,14 +123,20 @@ class IdentifyMiddleware:
             and (presented := header(scope, KEY_HEADER)) is not None
             and (scope["method"], route_path(scope)) != _HEALTH  # it answers while the database is away, too
         ):
-            principal = await self._keys.find(presented)
-            if principal is not None:
-                remember_principal(scope, principal)
+            try:
+                principal = await self._attempts.find(client_of(scope), presented, self._keys.find)
+            except Throttled as refusal:
+                scope.setdefault("state", {})[_REFUSAL] = refusal
+            else:
+                if principal is not None:
+                    remember_principal(scope, principal)
         await self.app(scope, receive, send)
 
 
 class RequireKeyMiddleware:
-    """Answers 401 on guarded paths to a caller that was not identified; there are no WebSockets, they are refused."""
+    """Answers 401 (429 to one that has to wait) on guarded paths to a caller that was not identified; there are no
+    WebSockets, they are refused.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -130,7 +144,8 @@ class RequireKeyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if principal_of(scope) is None and is_guarded(scope["method"], route_path(scope)):
-                await error_response(unauthorized())(scope, receive, send)
+                refusal: BloomError = scope.get("state", {}).get(_REFUSAL) or unauthorized()
+                await error_response(refusal)(scope, receive, send)
                 return
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})

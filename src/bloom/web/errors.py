@@ -22,6 +22,7 @@ from bloom.base.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    Throttled,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -40,6 +41,7 @@ _STATUS: dict[type[BloomError], int] = {
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
+    Throttled: 429,
     Unavailable: 503,
     Upstream: 502,
 }
@@ -87,7 +89,7 @@ def error_response(error: BloomError) -> Response:
     if isinstance(error, InvalidInput) and error.fields:
         told = {"formErrors": [], "fieldErrors": {field: list(texts) for field, texts in error.fields.items()}}
     headers: dict[str, str] = {}
-    if isinstance(error, Unavailable) and error.retry_after_sec is not None:
+    if isinstance(error, Unavailable | Throttled) and error.retry_after_sec is not None:
         headers["Retry-After"] = str(error.retry_after_sec)
     return json_error(status, error.code, told, headers=headers, detail=error.detail)
 

@@ -52,6 +52,21 @@ def parse_address(text: str) -> Address | None:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
+@lru_cache(maxsize=4096)
+def client_key(host: str) -> str:
+    """Whom an address stands for: itself, or for IPv6 its /64, which is what one subscriber gets (RFC 6177)."""
+    address = parse_address(host)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((int(address), 64), strict=False))
+    return host if address is None else str(address)
+
+
+def client_of(scope: Scope) -> str:
+    """The address of whoever sends the request, as trusted proxies say; `unknown` for one without (a Unix socket)."""
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else "unknown"
+
+
 class ProxyHeadersMiddleware:
     """Sets the scope's `client` and `scheme` to what trusted proxies say.
 

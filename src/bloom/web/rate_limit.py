@@ -1,4 +1,6 @@
-"""How often a client may call: fixed windows, counted in this process, by client address.
+"""How often a client may call: fixed windows, counted in this process, by client address or by key.
+
+Each process counts by itself: a client of N processes, or replicas, gets at most N times the limit.
 
 Budgets (the wire contract): 100 requests a minute on the API, 20 on test-connection; health is free. The calls that
 workers live on have budgets of their own, far above what a worker needs: one per worker for its claims, extends and
@@ -10,8 +12,6 @@ import math
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_network
 
 from limits import RateLimitItem, parse_many
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,7 +20,7 @@ from bloom.base.errors import ConfigurationError
 from bloom.web.asgi import route_path
 from bloom.web.auth import principal_of
 from bloom.web.errors import json_error
-from bloom.web.proxies import parse_address
+from bloom.web.proxies import client_key, client_of
 
 TEST_CONNECTION_LIMIT = "20/minute"
 WORKER_LIMIT = "6000/minute"
@@ -108,20 +108,17 @@ class Budget:
         return count <= self._amount, seconds, headers
 
 
-@lru_cache(maxsize=4096)
-def client_key(host: str) -> str:
-    """Whom an address stands for: itself, or for IPv6 its /64, which is what one subscriber gets (RFC 6177)."""
-    address = parse_address(host)
-    if isinstance(address, IPv6Address):
-        return str(ip_network((int(address), 64), strict=False))
-    return host if address is None else str(address)
-
-
 class RateLimitMiddleware:
-    """Answers 429 `rate_limited` to a client that is over its budget, and tells each client what is left."""
+    """Answers 429 `rate_limited` to a client that is over its budget, and tells each client what is left.
 
-    def __init__(self, app: ASGIApp, *, limit: RateLimitItem, clock: Clock = time.monotonic) -> None:
+    With `by_key` callers who showed a key are counted by it, wherever they come from; others by their address.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, limit: RateLimitItem, by_key: bool = False, clock: Clock = time.monotonic
+    ) -> None:
         self.app = app
+        self._by_key = by_key
         self._general = Budget(limit, clock)
         self._test_connection = Budget(parse_many(TEST_CONNECTION_LIMIT)[0], clock)
         self._workers = Budget(parse_many(WORKER_LIMIT)[0], clock)
@@ -154,14 +151,15 @@ class RateLimitMiddleware:
         method = scope["method"]
         if path == "/api/runtime/health" and method == "GET":
             return None
-        client: tuple[str, int] | None = scope.get("client")
-        who = client_key(client[0]) if client else "unknown"
+        who = client_key(client_of(scope))
         if path == "/api/runtime/test-connection" and method == "POST":
             return self._test_connection, who
-        if principal_of(scope) is not None:
+        if (principal := principal_of(scope)) is not None:
             if method == "POST" and (call := _WORKER_CALL.fullmatch(path)):
                 return self._workers, f"{who} {call[1][:128]}"
             report = _REPORT_CALL.fullmatch(path) if method in ("POST", "PUT") else None
             if report and method == ("PUT" if report[1] else "POST"):
                 return self._reports, who
+            if self._by_key:
+                who = f"{principal.name} (key)"
         return self._general, who

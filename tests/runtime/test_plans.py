@@ -30,6 +30,10 @@ IDS = [f"t{n}" for n in range(100, 110)]
 LEASES = [f"l{n}" for n in range(100, 110)]
 NOW: dict[str, Any] = {"now": None}
 PAGE: dict[str, Any] = {"before": None, "limit": 10, "cut": 10}
+ANY_ENTRY = dict.fromkeys(("action", "actor", "entity_type", "entity_id", "since", "until"))
+SEARCH: dict[str, Any] = {
+    **PAGE, "reach": 1000, "agent": None, "context": None, "worker": None, "label": "gpu", "text": "p",
+}  # fmt: skip
 HOLDER = {"task_id": "t100", "lease_id": "l100", "worker_id": "w1"}
 CREATED: dict[str, Any] = {
     "id": "new", "context_id": "c", "agent_slug": "a", "prompt": "p", "context_hints": [], "timeout_sec": 1, "budget": 0,
@@ -50,6 +54,10 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "by_ids": {"ids": IDS},
         "page": PAGE,
         "page_by_status": {**PAGE, "status": "dead", "before": 15_000},
+        "search": SEARCH,
+        "search_by_status": {**SEARCH, "status": "dead", "before": 15_000},
+        "reached": SEARCH,
+        "reached_by_status": {**SEARCH, "status": "dead", "before": 15_000},
         "exists": {"id": "t1"},
     },
     ("bloom.tasks.store", "activity.sql"): {
@@ -81,6 +89,8 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "leases_page": {"before": None, "limit": 10},
         "leases_page_by_status": {"before": 15_000, "limit": 10, "status": "failed"},
         "leases_of_worker": {"worker_id": "w1"},
+        "held_by_worker": {"worker_id": "w1", "cut": 10},
+        "attempts": {"task_id": "t1"},
         "has_held": {"task_id": "t1", "worker_id": "w1"},
         "leases_of_request": {"worker_ids": ["w1"], "request_ids": ["r1"]},
     },
@@ -96,6 +106,7 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "append_events": {**HOLDER, "items": json.dumps([{"seq": 2, "type": "t", "data": {}}]), **NOW},
         "last_event_seq": {"lease_id": "l1"},
         "events_after": {"task_id": "t1", "after": 0, "limit": 10},
+        "newest_events": {"task_id": "t1", "chars": 1000, "limit": 10},
     },
     ("bloom.tasks.store", "rejected.sql"): {
         "keep_many": {
@@ -128,8 +139,17 @@ STATEMENTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "orphans": {"keys": ["k"], "task_ids": ["t1"], "artifact_ids": ["a1"]},
     },
     ("bloom.audit", "queries.sql"): {
-        "page": {"before": None, "limit": 10},
+        "page": {**ANY_ENTRY, "before": None, "limit": 10},
         "in_commit_order": {"tx": "1", "id": 0, "limit": 10},
+    },
+    ("bloom.audit", "seals.sql"): {
+        "digests": {"tx": "1", "id": 0, "to_tx": None, "to_id": 0, "limit": 1000},
+        "entries": {"ids": [1, 2, 3]},
+        "last_seal": {},
+        "seals": {"n": 5000, "limit": 2},
+        "unfinished_export": {},
+        "plan_export": {"most": 50, "every_sec": 0},
+        "exported": {"first_n": 5000},
     },
 }  # fmt: skip
 
@@ -158,6 +178,10 @@ FILLING = """
     select 't' || n % 1000 + 1, n, 'l' || n, 1, 't', '{}' from generate_series(1, 20000) n;
     insert into bloom.audit_log (action, entity_type, entity_id, actor)
     select 'task_created', 'task', 't' || n, 'a' from generate_series(1, 20000) n;
+    insert into bloom.audit_seals (first_n, ids, marks, hash, last_tx, last_id)
+    select n, array[n], 'xxxxxxxx', sha256('x'), '1', n from generate_series(1, 20000) n;
+    insert into bloom.audit_exports (first_n, last_n, hash, object_key, exported_at)
+    select n, n, '', n::text, now() from generate_series(1, 10000) n;
     insert into bloom.activity (minute) select now() - n * interval '1 minute' from generate_series(1, 20000) n;
     update bloom.activity_position set tx = '3', entry = 0;
     analyze
@@ -204,6 +228,31 @@ def test_what_is_asked_all_the_time_reads_no_large_table_whole(filled: FreshData
                 if read_whole or (walked and name in NAMED):
                     slow[f"{file} {name}"] = plan
     assert not slow, "\n\n".join(f"{name}\n{plan}" for name, plan in slow.items())
+
+
+RARE: dict[str, dict[str, Any]] = {
+    "action": {"action": "key_created"},
+    "actor": {"actor": "key:rare"},
+    "entity type": {"entity_type": "key"},
+    "entity": {"entity_id": "t77"},
+    "entity of a type": {"entity_type": "task", "entity_id": "t77"},
+    "old": {"until": "2001-01-01"},
+    "new": {"since": "2100-01-01"},
+    "a span": {"since": "2000-01-01", "until": "2000-01-02", "action": "task_created"},
+}
+
+
+@pytest.mark.parametrize("wanted", RARE)
+def test_rare_entries_of_the_audit_log_are_found_by_an_index(filled: FreshDatabase, wanted: str) -> None:
+    query, names = prepared(load_queries("bloom.audit")["page"].decode())
+    params = {**ANY_ENTRY, "before": None, "limit": 101, **RARE[wanted]}
+    with filled.connect() as connection:
+        connection.execute("set plan_cache_mode = force_custom_plan")  # as a statement that is not prepared
+        connection.execute(f"prepare asked as {query}".encode())
+        call = SQL(", ").join(Literal(params[name]) for name in names)
+        rows = connection.execute(SQL("explain execute asked({})").format(call)).fetchall()
+    plan = "\n".join(str(row["QUERY PLAN"]) for row in rows)
+    assert "Bitmap Index Scan on audit_log_" in plan or "Index Scan using audit_log_by_entity" in plan, plan
 
 
 def test_every_statement_of_the_queue_is_looked_at() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import claude_mem
 from nodes import Node, World
 
-from bloom.sync.bucket_remote import list_objects
+from bloom.blobs.interface import all_objects
 
 
 def versions(node: Node) -> list[str]:
@@ -78,7 +78,7 @@ def test_pruning_keeps_a_set_number_and_what_is_current(world: World) -> None:
     listed = a.run("history", "--json").json
     assert len(listed) == 2
     assert listed[0]["current"]
-    stored = world.ask(lambda store: list_objects(store, world.keys.versions))
+    stored = world.ask(lambda store: all_objects(store, world.keys.versions))
     assert {each.key.split("/")[-2].partition("-")[2] for each in stored} == {each["sha256"] for each in listed}
 
 

@@ -100,9 +100,9 @@ def test_processes_that_write_to_one_file_lose_no_line_and_tear_none(tmp_path: P
         "import logging, sys\n"
         "from pathlib import Path\n"
         "from bloom.base.log_file import LogFile\n"
-        "handler = LogFile(Path(sys.argv[1]), max_bytes=3000, keep_days=1, keep_files=0)\n"
+        "handler = LogFile(Path(sys.argv[1]), max_bytes=200_000, keep_days=1, keep_files=0)\n"
         "print('ready', flush=True); sys.stdin.read()\n"
-        "for n in range(200): handler.emit(logging.makeLogRecord({'msg': f'{sys.argv[2]} {n} ' + 'x' * 50}))\n"
+        "for n in range(100): handler.emit(logging.makeLogRecord({'msg': f'{sys.argv[2]} {n} ' + 'x' * 20_000}))\n"
     )
     writers = [
         subprocess.Popen([sys.executable, "-c", code, str(path), str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -118,7 +118,7 @@ def test_processes_that_write_to_one_file_lose_no_line_and_tear_none(tmp_path: P
         writer.stdout.close()
     files = [path, *aside(path)]
     lines = [line for file in files for line in file.read_text().splitlines()]
-    assert sorted(lines) == sorted(f"{w} {n} {'x' * 50}" for w in range(3) for n in range(200))
+    assert sorted(lines) == sorted(f"{w} {n} {'x' * 20_000}" for w in range(3) for n in range(100))
     assert len(files) > 5
 
 
@@ -133,9 +133,12 @@ def test_a_directory_that_may_not_be_written_costs_the_rotation_and_no_line(
         raise PermissionError
 
     monkeypatch.setattr(Path, "rename", refuse)
+    another = log_file(path, max_bytes=5)  # as another process has it: it must not wait for the first one
     write(handler, "second", "third")
-    handler.close()
-    assert path.read_text() == "first line\nsecond\nthird\n"
+    write(another, "fourth")
+    for one in (handler, another):
+        one.close()
+    assert path.read_text() == "first line\nsecond\nthird\nfourth\n"
 
 
 def test_with_a_file_stderr_gets_the_errors_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

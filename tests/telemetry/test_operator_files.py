@@ -50,10 +50,12 @@ def dashboard_queries() -> Iterator[str]:
         yield from (target["expr"] for target in panel["targets"])
 
 
-def test_each_metric_of_the_dashboard_and_the_alerts_is_one_that_the_runtime_tells(quiet_runtime: Replica) -> None:
+def test_each_metric_of_dashboard_alerts_and_scaling_is_one_that_the_runtime_tells(quiet_runtime: Replica) -> None:
     told = families(scrape(quiet_runtime))
     names = {name + suffix for name in told for suffix in ("", "_total", "_bucket", "_sum", "_count")}
-    for query in (*dashboard_queries(), *(rule["expr"] for rule in alerts())):
+    scaling = re.findall(r"query: (.*bloom_.*)", (DEPLOY / "kubernetes" / "worker.yaml").read_text())
+    assert scaling
+    for query in (*dashboard_queries(), *(rule["expr"] for rule in alerts()), *scaling):
         used = set(re.findall(r"bloom_[a-z_]+", query))
         assert used <= names, (query, used - names)
         assert used or query == 'up{job="bloom-runtime"} == 0', query

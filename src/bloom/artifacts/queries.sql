@@ -55,8 +55,9 @@ where exists (select from bloom.tasks t where t.id = o.task_id)
   and not exists (select from bloom.artifacts a where a.id = o.artifact_id);
 
 -- name: pruned
--- Objects of pruned tasks that are still to be deleted from the object store.
-select object_key from bloom.pruned_objects order by object_key limit %(limit)s;
+-- Objects of pruned tasks that are still to be deleted from the object store: none while a backup copies objects.
+select object_key from bloom.pruned_objects
+where (select pg_try_advisory_xact_lock(%(lock)s)) order by object_key limit %(limit)s;
 
 -- name: forget_pruned
 -- These are deleted from the store.

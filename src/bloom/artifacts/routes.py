@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 
+from bloom.artifacts.model import Artifact
 from bloom.artifacts.schemas import ArtifactUrl, RuntimeArtifact, artifact_fields
 from bloom.artifacts.service import ArtifactService, artifact_not_found
 from bloom.base.fields import StorableText
@@ -21,6 +22,27 @@ async def _artifact_id(artifact_id: str) -> ArtifactId:
     if not can_be_id(artifact_id):
         raise artifact_not_found("(unreadable)")
     return ArtifactId(artifact_id)
+
+
+async def content_answer(artifacts: ArtifactService, artifact: Artifact, *, ending: str = "") -> Response:
+    """The content, streamed, as a file to be saved: the artifact's id and `ending`. Raises Upstream."""
+    pieces = artifacts.content(artifact)
+    # Taken before the answer begins, so that a store that is down is a 502 and not a cut connection.
+    first = await anext(pieces, b"")
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        async with aclosing(pieces):
+            yield first
+            async for piece in pieces:
+                yield piece
+
+    headers = {
+        "Content-Length": str(artifact.size_bytes),
+        "Content-Disposition": f'attachment; filename="{artifact.id}{ending}"',
+        "ETag": f'"{artifact.sha256}"',
+        "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(artifact.sha256)).decode()}:",
+    }
+    return StreamingResponse(body(), media_type=artifact.content_type, headers=headers)
 
 
 PathArtifactId = Annotated[ArtifactId, Depends(_artifact_id)]
@@ -52,24 +74,7 @@ def artifact_routes(artifacts: ArtifactService) -> APIRouter:
     @router.get("/artifacts/{artifact_id}/content", response_class=Response)
     async def content(artifact_id: PathArtifactId) -> Response:
         """The content, streamed."""
-        artifact = await artifacts.get(artifact_id)
-        pieces = artifacts.content(artifact)
-        # Taken before the answer begins, so that a store that is down is a 502 and not a cut connection.
-        first = await anext(pieces, b"")
-
-        async def body() -> AsyncGenerator[bytes, None]:
-            async with aclosing(pieces):
-                yield first
-                async for piece in pieces:
-                    yield piece
-
-        headers = {
-            "Content-Length": str(artifact.size_bytes),
-            "Content-Disposition": f'attachment; filename="{artifact.id}"',
-            "ETag": f'"{artifact.sha256}"',
-            "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(artifact.sha256)).decode()}:",
-        }
-        return StreamingResponse(body(), media_type=artifact.content_type, headers=headers)
+        return await content_answer(artifacts, await artifacts.get(artifact_id))
 
     @router.get("/artifacts/{artifact_id}/url", response_model=ArtifactUrl)
     async def url(artifact_id: PathArtifactId) -> Response:

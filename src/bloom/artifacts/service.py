@@ -31,6 +31,9 @@ CUT_CHARS = 64 * 1024
 PRESIGNED_SEC = 3600
 
 PUT_TIMEOUT_SEC = 10.0
+CHECK_TIMEOUT_SEC = 3.0
+"""Somebody looks at a page meanwhile."""
+
 STORE_REST_SEC = 15.0
 """After a failure the store is not asked again for so long, so that a hanging one does not hold up every completion."""
 
@@ -151,10 +154,34 @@ class ArtifactService:
             raise artifact_not_found(artifact_id)
         return found
 
-    async def page(self, *, task_id: TaskId | None, before: int | None, limit: int) -> list[Artifact]:
+    async def page(
+        self, *, task_id: TaskId | None, before: int | None, limit: int, cut: int = CUT_CHARS
+    ) -> list[Artifact]:
         """Up to `limit` artifacts (of one task) older than the one with `seq` `before`, newest first, contents cut."""
         async with self._database.transaction() as connection:
-            return await store.page(connection, task_id=task_id, before=before, limit=limit, cut=CUT_CHARS)
+            return await store.page(connection, task_id=task_id, before=before, limit=limit, cut=cut)
+
+    async def beginning(self, artifact: Artifact, *, most: int) -> str:
+        """Up to `most` bytes of the content as text. Raises Upstream as `content` does."""
+        data = bytearray()
+        async with aclosing(self.content(artifact)) as pieces:
+            async for piece in pieces:
+                data += piece
+                if len(data) >= most:
+                    break
+        # A character that is cut in two is left out.
+        return data[:most].decode("utf-8", "ignore" if artifact.size_bytes > most else "replace")
+
+    async def store_answers(self) -> tuple[str | None, bool]:
+        """The kind of object store that is set (`minio`, `file`; None: none), and whether it takes a write at this moment."""
+        if self._blobs is None:
+            return None, False
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SEC):
+                await self._blobs.check()
+        except (BloomError, TimeoutError):
+            return self._blobs.scheme, False
+        return self._blobs.scheme, True
 
     async def content(self, artifact: Artifact) -> AsyncGenerator[bytes, None]:
         """The content in pieces, in bounded memory. Raises Upstream when the object store fails before the first piece, or

@@ -12,6 +12,9 @@ from bloom.db.queries import load_queries
 
 _SQL = load_queries("bloom.artifacts")
 
+OBJECTS_LOCK = 0x626C6F6F6D6F  # "bloomo"
+"""The advisory lock that a backup shares: whoever holds it keeps the objects that its snapshot knows."""
+
 
 def _artifact(row: DictRow) -> Artifact:
     fields: dict[str, Any] = {**row, "place": Place(row["place"])}
@@ -77,8 +80,9 @@ async def orphans(connection: Connection, objects: Sequence[tuple[str, TaskId, A
 
 
 async def pruned(connection: Connection, *, limit: int) -> list[str]:
-    """Keys of up to `limit` objects of pruned tasks that are still in the store."""
-    return [row["object_key"] for row in await fetch_all(connection, _SQL["pruned"], {"limit": limit})]
+    """Keys of up to `limit` objects of pruned tasks that are still in the store; none while a backup runs."""
+    params = {"limit": limit, "lock": OBJECTS_LOCK}
+    return [row["object_key"] for row in await fetch_all(connection, _SQL["pruned"], params)]
 
 
 async def forget_pruned(connection: Connection, keys: Sequence[str]) -> None:

@@ -50,6 +50,7 @@ class AuditAction(StrEnum):
     CONFIG_UPDATED = "config_updated"
     CONNECTION_TEST = "connection_test"
     LEADERSHIP_PROMOTE = "leadership_promote"
+    SYNC_ORDERED = "sync_ordered"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,6 +59,47 @@ class Position:
 
     tx: int
     id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What fixes the entries `ids`, the first of which has the number `first_n` in the chain."""
+
+    first_n: int
+    ids: list[int]
+    marks: bytes
+    """Of each entry the first bytes of its digest: they tell which one was changed."""
+    hash: bytes
+    """The chain's hash after the last of them."""
+    last: Position
+    """Of the last of them."""
+
+    @property
+    def last_n(self) -> int:
+        """The number of the last entry."""
+        return self.first_n + len(self.ids) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A file of sealed entries in the object store. `hash`: the chain's after the last of them."""
+
+    first_n: int
+    last_n: int
+    hash: bytes
+    object_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries are asked for; None: any. `since` is included, `until` is not."""
+
+    action: AuditAction | None = None
+    actor: str | None = None
+    entity_type: str | None = None
+    entity_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

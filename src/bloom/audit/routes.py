@@ -3,13 +3,17 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from bloom.audit.model import Position
+from bloom.audit.model import AuditAction, AuditFilter, Position
 from bloom.audit.schemas import AuditLogEntry, audit_fields
 from bloom.audit.service import AuditService
+from bloom.base.clock import from_ms
 from bloom.base.errors import InvalidInput
+from bloom.base.fields import StorableText
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, page_answer
 from bloom.web.sse import SseEvent, event_stream, last_event_id
@@ -17,14 +21,40 @@ from bloom.web.sse import SseEvent, event_stream, last_event_id
 _CURSOR = re.compile("([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
 
 
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
+
+_Time = Annotated[int | None, Query(ge=0, le=LATEST_MS)]
+
+
+async def _wanted(
+    action: AuditAction | None = None,
+    actor: StorableText | None = None,
+    entity_type: StorableText | None = None,
+    entity_id: StorableText | None = None,
+    since: _Time = None,
+    until: _Time = None,
+) -> AuditFilter:
+    return AuditFilter(action, actor, entity_type, entity_id, _moment(since), _moment(until))
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else from_ms(milliseconds)
+
+
 def audit_routes(audit: AuditService) -> APIRouter:
     """The router below `/api/runtime`."""
     router = APIRouter(tags=["audit"])
 
     @router.get("/audit", response_model=list[AuditLogEntry])
-    async def page(request: Request, before: Before, limit: PageLimit = DEFAULT_LIMIT) -> Response:
-        """Audit entries, newest first."""
-        found = await audit.page(before=before, limit=limit + 1)
+    async def page(
+        request: Request,
+        before: Before,
+        wanted: Annotated[AuditFilter, Depends(_wanted)],
+        limit: PageLimit = DEFAULT_LIMIT,
+    ) -> Response:
+        """Audit entries, newest first: those of one action, actor, kind of thing or thing, from `since` on, before `until`."""
+        found = await audit.page(wanted, before=before, limit=limit + 1)
         rows = [audit_fields(entry) for entry in found[:limit]]
         return page_answer(request, rows, more=len(found) > limit, last=found[:limit][-1].id if found else None)
 

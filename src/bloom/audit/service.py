@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from bloom.audit import store
-from bloom.audit.model import AuditEntry, Position
+from bloom.audit.model import AuditEntry, AuditFilter, Position
 from bloom.base.errors import InvalidInput
 from bloom.db.hub import EVERYTHING, Hub
 from bloom.db.pool import Database
 
+EVERY_ENTRY = AuditFilter()
 PAGE = 500
 LOOK_AGAIN_SEC = 1.0
 """Not every change is announced, and one that waits for an older transaction becomes visible without a word."""
@@ -24,15 +25,17 @@ class AuditService:
         self._database = database
         self._hub = hub
 
-    async def page(self, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """Up to `limit` entries older than the entry `before`, newest first."""
+    async def page(
+        self, wanted: AuditFilter = EVERY_ENTRY, *, before: int | None = None, limit: int
+    ) -> list[AuditEntry]:
+        """Up to `limit` of the wanted entries, older than the entry `before`, newest first."""
         async with self._database.transaction() as connection:
-            return await store.page(connection, before=before, limit=limit)
+            return await store.page(connection, wanted, before=before, limit=limit)
 
     async def last_id(self) -> int:
         """The id of the newest entry, 0 for none: another one after each change."""
         async with self._database.transaction() as connection:
-            found = await store.page(connection, before=None, limit=1)
+            found = await store.page(connection, EVERY_ENTRY, before=None, limit=1)
         return found[0].id if found else 0
 
     async def position(self, after: Position | None) -> Position:

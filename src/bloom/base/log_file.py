@@ -15,6 +15,8 @@ from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
+_LONGEST_LINE = 256 * 1024
+
 _REST_SEC = 60.0
 """After the file could not be set aside (a directory that this user may not write), for so long it is not tried again."""
 
@@ -33,9 +35,8 @@ class LogFile(WatchedFileHandler):
         super().__init__(path, encoding="utf-8", errors="replace")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append the line of `record`."""
+        """Append the line of `record`, to the file that has the name by then."""
         try:
-            self.reopenIfNeeded()
             if self.stream is not None and self._is_due(self.stream) and time.monotonic() >= self._rests_until:
                 self._set_aside(self.stream)
         except OSError:
@@ -45,7 +46,8 @@ class LogFile(WatchedFileHandler):
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding="utf-8", errors="replace")
+        # Room for a whole line, which then is one write: those of several processes do not mix.
+        return TextIOWrapper(os.fdopen(descriptor, "ab", _LONGEST_LINE), encoding="utf-8", errors="replace")
 
     def _is_due(self, stream: TextIOWrapper) -> bool:
         state = os.fstat(stream.fileno())
@@ -56,12 +58,14 @@ class LogFile(WatchedFileHandler):
         return bool(self._keep_days) and _day(state.st_mtime) != _day(time.time())
 
     def _set_aside(self, stream: TextIOWrapper) -> None:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # of the file, whatever it is called; closing it gives it back
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(stream.fileno()), self._path.stat()):
-                self._path.rename(self._free_name())
-                self._delete_old()
-        self.reopenIfNeeded()
+        fcntl.flock(stream, fcntl.LOCK_EX)  # of the file, whatever it is called by now
+        try:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), self._path.stat()):
+                    self._path.rename(self._free_name())
+                    self._delete_old()
+        finally:
+            fcntl.flock(stream, fcntl.LOCK_UN)
 
     def _free_name(self) -> Path:
         stem = f"{self._path.name}.{time.strftime('%Y%m%d-%H%M%S')}"

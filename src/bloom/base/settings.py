@@ -76,6 +76,8 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     max_header_bytes: int = Field(default=32 * 1024, ge=1024, le=1024 * 1024, validation_alias="BLOOM_MAX_HEADER_BYTES")
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024, validation_alias="BLOOM_MAX_BODY_BYTES")
     max_output_bytes: int = Field(default=2 * 1024**3, ge=1024, validation_alias="BLOOM_MAX_OUTPUT_BYTES")
+    audit_export: bool = Field(default=True, validation_alias="BLOOM_AUDIT_EXPORT")
+    audit_export_sec: int = Field(default=900, ge=1, le=86_400, validation_alias="BLOOM_AUDIT_EXPORT_SEC")
     retention_days: int = Field(default=90, ge=0, le=36_500, validation_alias="BLOOM_RETENTION_DAYS")
     membridge_url: str | None = Field(
         default=None, validation_alias=AliasChoices("MEMBRIDGE_SERVER_URL", "MEMBRIDGE_URL")

@@ -10,6 +10,7 @@ from bloom.base.text import is_storable
 
 CHUNK_BYTES = 256 * 1024
 _LONGEST_KEY = 1024
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +107,11 @@ def check_key(key: str) -> None:
         or any(character < " " or character in "\\#\x7f" for character in key)
     ):
         raise InvalidInput("Must be the key of an object, such as artifacts/task/output", code="blob_key")
+
+
+async def all_objects(store: BlobStore, prefix: str) -> list[StoredObject]:
+    """All objects below `prefix/`, by key."""
+    found: list[StoredObject] = []
+    while page := await store.page(prefix, after=found[-1].key if found else None, limit=_PAGE):
+        found += page
+    return found

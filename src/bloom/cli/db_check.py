@@ -1,7 +1,9 @@
 """`bloom db check`: whether the tables tell a story that the runtime can have written."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import typer
 
@@ -35,9 +37,14 @@ def check(as_json: JsonOption = False) -> None:
             found = [asdict(one) for one in broken]
             print_json({"ok": not broken, "invariants": len(INVARIANTS), "seconds": seconds, "broken": found})
         else:
-            for one in broken:
-                ids = clean_line(", ".join(one.ids) + (", ..." if one.rows > len(one.ids) else ""))
-                print(f"{one.invariant}: {one.rows} broken ({ids})\n  {one.says}.")
+            show_broken(broken)
             print(f"{len(INVARIANTS) - len(broken)} of {len(INVARIANTS)} invariants hold ({seconds} s)")
         if broken:
             raise typer.Exit(ExitCode.FAILED)
+
+
+def show_broken(broken: Sequence[Any]) -> None:
+    """Name each invariant that does not hold (`tasks.service.checking.Broken`), and what breaks it."""
+    for one in broken:
+        ids = clean_line(", ".join(one.ids) + (", ..." if one.rows > len(one.ids) else ""))
+        print(f"{one.invariant}: {one.rows} broken ({ids})\n  {one.says}.")

@@ -1,20 +1,17 @@
 """`bloom db prune`: delete tasks that ended long ago, now."""
 
 import getpass
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from bloom.base.errors import ConfigurationError
+from bloom.cli.counting import Counting
 from bloom.cli.exits import ExitCode, errors_as_exits
 from bloom.cli.options import JsonOption
 from bloom.cli.tables import Cell, print_table, state_cell
-from bloom.cli.terminal import is_terminal, print_json
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_TELL_EVERY = 10_000
+from bloom.cli.terminal import byte_size, print_json
 
 
 def prune(
@@ -74,7 +71,7 @@ async def _prune(url: str, blobs: Any, days: int, *, dry_run: bool) -> dict[str,
     try:
         if dry_run:
             return {state.value: asdict(amount) for state, amount in (await service.would_prune(days)).items()}
-        progress = _Progress()
+        progress = Counting("pruned", "tasks")
         pruned = await service.prune(days, actor=f"cli:{_user()}", progress=progress)
         progress.end()
         return {state.value: {"tasks": count} for state, count in pruned.items()}
@@ -82,35 +79,9 @@ async def _prune(url: str, blobs: Any, days: int, *, dry_run: bool) -> dict[str,
         await database.close()
 
 
-class _Progress:
-    """Tells on stderr how far it is: on a terminal with each batch, on one line; in a log from time to time."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def __call__(self, count: int) -> None:
-        on_terminal = is_terminal(sys.stderr)
-        if on_terminal or count >= self._told + _TELL_EVERY:
-            self._told = count
-            print(f"pruned {count} tasks", end="\r" if on_terminal else "\n", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leave nothing of it on a terminal."""
-        if self._told and is_terminal(sys.stderr):
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
 def _row(state: str, amount: Mapping[str, int]) -> list[str | Cell]:
-    sizes = (_size(amount["database_bytes"]), _size(amount["store_bytes"]))
+    sizes = (byte_size(amount["database_bytes"]), byte_size(amount["store_bytes"]))
     return [state_cell(state), str(amount["tasks"]), str(amount["artifacts"]), *sizes]
-
-
-def _size(count: float) -> str:
-    for unit in _UNITS[:-1]:
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} {_UNITS[-1]}"
 
 
 def _user() -> str:

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import typer
 
-from bloom.base.errors import BloomError, ConfigurationError, InvalidInput
+from bloom.base.errors import BloomError, ConfigurationError, Conflict, InvalidInput, NotFound
 from bloom.cli.terminal import clean_line
 
 
@@ -51,6 +51,7 @@ _BY_CODE = {
     "not_a_runtime": ExitCode.UNREACHABLE,
     "redirected": ExitCode.UNREACHABLE,
     "unavailable": ExitCode.UNREACHABLE,
+    "database_unavailable": ExitCode.UNREACHABLE,
 }
 _HINTS = {
     ExitCode.KEY_REFUSED: "set BLOOM_API_KEY to a key of that runtime",
@@ -62,6 +63,8 @@ def exit_code_of(error: BloomError) -> ExitCode:
     """The exit code that tells a script what kind of error this was."""
     if isinstance(error, ConfigurationError | InvalidInput):
         return ExitCode.USAGE
+    if isinstance(error, Conflict | NotFound):
+        return ExitCode.CONFLICT if isinstance(error, Conflict) else ExitCode.NOT_FOUND
     status = getattr(error, "status", None)  # of RuntimeRefused, which is not imported here: it costs a start of httpx
     if isinstance(status, int):
         return _BY_STATUS.get(status, ExitCode.FAILED)

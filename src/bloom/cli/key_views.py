@@ -6,18 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bloom.base.errors import BloomError, NotFound
+from bloom.base.errors import NotFound
 from bloom.base.roles import Role
 from bloom.cli.exits import ExitCode, report
+from bloom.cli.pages import read_pages
 from bloom.cli.session import parse, parse_list, run_command
 from bloom.cli.tables import Cell, print_table
-from bloom.cli.task_list import next_cursor
 from bloom.cli.terminal import ago, clean_line, print_json, short_duration
 from bloom.client import RuntimeClient, check_url, is_loopback, path_segment
 from bloom.keys.model import KeyState
 from bloom.keys.schemas import CreatedKey, KeyOut
-
-PAGE_SIZE = 200
 
 _STATE_COLOURS = {KeyState.ACTIVE: "green", KeyState.REVOKED: "red"}
 
@@ -65,7 +63,7 @@ def list_keys(runtime: str | None, *, everything: bool, as_json: bool) -> None:
     """Write the valid keys (or all) to stdout, newest first."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        answers = [item for item in await _read_all(client) if everything or _is_active(item)]
+        answers = [item for item in await read_pages(client, "/keys") if everything or _is_active(item)]
         if as_json:
             print_json(answers)
             return ExitCode.DONE
@@ -84,7 +82,7 @@ def rotate(runtime: str | None, name: str, *, overlap_sec: int, life_sec: int | 
     """Give the key of this name or id a new secret: itself goes to stdout, what is to be known of it to stderr."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        key = _by_name(await _read_all(client)).get(name)
+        key = _by_name(await read_pages(client, "/keys")).get(name)
         if key is None:
             raise _no_such_key()
         body: dict[str, Any] = {"overlap_sec": overlap_sec}
@@ -108,7 +106,7 @@ def revoke(runtime: str | None, names: list[str], *, as_json: bool) -> None:
     """Revoke each key by its id or name. The exit code is that of the first one there is none of; the others are revoked."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        known = _by_name(await _read_all(client))
+        known = _by_name(await read_pages(client, "/keys"))
         worst = ExitCode.DONE
         outcomes: list[Any] = []
         for name in names:
@@ -138,21 +136,6 @@ def _by_name(answers: list[Any]) -> dict[str, KeyOut]:
 def _no_such_key() -> NotFound:
     # What was typed may be a key itself: it is not written anywhere.
     return NotFound("one of these is neither the name nor the id of a key")
-
-
-async def _read_all(client: RuntimeClient) -> list[Any]:
-    found: list[Any] = []
-    params: dict[str, str | int] = {"limit": PAGE_SIZE}
-    while True:
-        answer, headers = await client.request_with_headers("GET", "/keys", params=params)
-        if not isinstance(answer, list):
-            raise BloomError("the runtime's answer is not understood", code="bad_answer")
-        page = cast("list[Any]", answer)
-        found += page
-        cursor = next_cursor(headers.get("link", ""))
-        if not page or cursor is None or cursor == params.get("cursor"):
-            return found
-        params["cursor"] = cursor
 
 
 def _is_active(item: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bloom import __version__
-from bloom.cli import config, db, key, membridge, sync, task, worker
+from bloom.cli import audit, backup, config, db, key, membridge, sync, task, worker
 from bloom.cli.doctor import doctor
 from bloom.cli.exits import EPILOG, ExitCode, errors_as_exits
 from bloom.cli.options import JsonOption
@@ -75,8 +75,10 @@ app.add_typer(worker.app, name="worker")
 app.add_typer(key.app, name="key")
 app.add_typer(membridge.app, name="membridge")
 app.add_typer(sync.app, name="sync")
+app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(config.app, name="config")
+app.add_typer(backup.app, name="backup")
 
 
 def main() -> None:

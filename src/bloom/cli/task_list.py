@@ -1,21 +1,17 @@
 """`bloom task list`, `cancel` and `requeue`."""
 
-import re
 import shutil
-from typing import Any, Literal, cast
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Literal
 
 from bloom.base.errors import BloomError
 from bloom.cli.exits import ExitCode, exit_code_of, report
+from bloom.cli.pages import read_pages
 from bloom.cli.session import parse, parse_list, run_command
 from bloom.cli.tables import Cell, print_table, state_cell
 from bloom.cli.terminal import ago, clean_line, print_json
 from bloom.client import RuntimeClient, RuntimeRefused, path_segment
 from bloom.tasks.model import FINAL, TaskStatus
 from bloom.tasks.schemas import LLMTask
-
-PAGE_SIZE = 200
-_NEXT_LINK = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
 Change = Literal["cancel", "requeue"]
 
@@ -24,7 +20,8 @@ def list_tasks(runtime: str | None, *, status: TaskStatus | None, limit: int | N
     """Write up to `limit` tasks (None: all) to stdout, newest first."""
 
     async def command(client: RuntimeClient) -> ExitCode:
-        answers = await _read_pages(client, status, limit)
+        wanted = {} if status is None else {"status": status.value}
+        answers = await read_pages(client, "/llm-tasks", wanted, limit=limit)
         if as_json:
             print_json(answers)
             return ExitCode.DONE
@@ -69,35 +66,6 @@ def change_many(runtime: str | None, what: Change, ids: list[str], *, as_json: b
         return worst
 
     run_command(runtime, command, as_json=as_json)
-
-
-async def _read_pages(client: RuntimeClient, status: TaskStatus | None, limit: int | None) -> list[Any]:
-    found: list[Any] = []
-    cursor: str | None = None
-    while limit is None or len(found) < limit:
-        params: dict[str, str | int] = {"limit": PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(found))}
-        if status is not None:
-            params["status"] = status.value
-        if cursor is not None:
-            params["cursor"] = cursor
-        answer, headers = await client.request_with_headers("GET", "/llm-tasks", params=params)
-        if not isinstance(answer, list):
-            raise BloomError("the runtime's answer is not understood", code="bad_answer")
-        page = cast("list[Any]", answer)
-        found += page
-        following = next_cursor(headers.get("link", ""))
-        if not page or following is None or following == cursor:
-            break
-        cursor = following
-    return found if limit is None else found[:limit]
-
-
-def next_cursor(link: str) -> str | None:
-    """The cursor in the rel="next" target of a Link header (RFC 8288); only the cursor is used, never the address."""
-    match = _NEXT_LINK.search(link)
-    if match is None:
-        return None
-    return (parse_qs(urlsplit(match[1]).query).get("cursor") or [None])[0]
 
 
 def _row(task: LLMTask, *, wide: bool) -> list[str | Cell]:

@@ -16,6 +16,7 @@ _SEQUENCE = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _COLOURS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _C1 = re.compile(r"[\x7f-\x9f]")
 
 
@@ -66,6 +67,15 @@ def make_output_robust() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def byte_size(count: float) -> str:
+    """`count` bytes in the unit that suits: "312 B", "4 MiB"."""
+    for unit in _BYTE_UNITS[:-1]:
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} {_BYTE_UNITS[-1]}"
 
 
 def short_duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ _FIXED: Mapping[str, str | int] = {
 
 def shared_buffers_mb(memory_bytes: int) -> int:
     """A sixteenth of the machine's memory, 64 to 256 MB. With 64 MB each task on tables of 250,000 cost two to four reads of
-    pages, with 256 MB less than one; more would take from the system's own cache, which holds the same pages.
+    pages, with 256 MB about half of one; more would take from the system's own cache, which holds the same pages.
     """
     return min(max(memory_bytes // 16 // 2**20, 64), 256)
 

@@ -94,6 +94,11 @@ class Database:
             error.args = (_without_words(error),)
             raise
 
+    async def look(self) -> None:
+        """Return if the database answers. Raises Unavailable."""
+        async with self.transaction() as connection:
+            await connection.execute("select 1")
+
     def usage(self) -> PoolUsage:
         """How the pool is used at this moment."""
         stats = self._pool.get_stats()

@@ -68,6 +68,14 @@ class KeyService:
         async with self._database.transaction() as connection:
             return await store.page(connection, before=before, limit=limit, now=None)
 
+    async def get(self, key_id: KeyId) -> Key:
+        """One key. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            key = await store.by_id(connection, key_id, now=None)
+        if key is None:
+            raise key_not_found(key_id)
+        return key
+
     async def revoke(self, key_id: KeyId, *, actor: str) -> Key:
         """End a key: here at once, in other processes as soon as they hear of it. Repeating it changes nothing.
 

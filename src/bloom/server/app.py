@@ -11,7 +11,9 @@ from fastapi import FastAPI, Response
 from bloom import __version__
 from bloom.artifacts.routes import artifact_routes
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.exporting import AuditExporter
 from bloom.audit.routes import audit_routes
+from bloom.audit.sealing import AuditSealer
 from bloom.audit.service import AuditService
 from bloom.base.errors import BloomError, ConfigurationError, Unavailable
 from bloom.base.settings import ServerSettings
@@ -46,6 +48,7 @@ from bloom.ui.pages import Pages
 from bloom.ui.routes import Services, ui_routes
 from bloom.upstream.client import MembridgeClient
 from bloom.upstream.health import LinkHealth
+from bloom.upstream.looking import MembridgeService
 from bloom.upstream.model import Environment
 from bloom.upstream.routes import config_routes, proxy_routes
 from bloom.upstream.sealing import Sealer
@@ -55,14 +58,12 @@ from bloom.web.answers import JsonAnswer
 from bloom.web.auth import AdminKey, KeyRings
 from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
+from bloom.web.health import in_time
 from bloom.web.install import install_web
 from bloom.web.sessions import Sessions
 from bloom.web.sign_in import SignInAttempts
 from bloom.workers.routes import worker_routes
 from bloom.workers.service import SignsOfLife, WorkerService
-
-HEALTH_SEC = 2.0
-"""How long the health route waits for the database: whoever asks wants to know, not to wait as others do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +146,24 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     if settings.api_key is None and settings.previous_api_key is not None:
         raise ConfigurationError("RUNTIME_API_KEY_PREVIOUS is set, so RUNTIME_API_KEY must be set too")
     listen_url = settings.listen_url.get_secret_value() if settings.listen_url else None
+    blobs = open_blob_store(settings)
     sealer = sealer_of(settings)
     runtime = build_runtime(
         settings.database_url.get_secret_value(),
         listen_url=listen_url,
         pool_size=settings.pool_size,
-        blobs=open_blob_store(settings),
+        blobs=blobs,
         max_output_bytes=settings.max_output_bytes,
         sealer=sealer,
         membridge=environment_of(settings),
     )
 
+    audit_sealer = AuditSealer(runtime.database)
+    exporter = (
+        AuditExporter(runtime.database, audit_sealer, blobs, every_sec=settings.audit_export_sec)
+        if blobs is not None and settings.audit_export
+        else None
+    )
     gauges = Gauges(
         runtime.database,
         runtime.tasks,
@@ -182,6 +190,8 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
                     runtime.uploading,
                     runtime.retention,
                     runtime.worker_sync,
+                    audit_sealer,
+                    exporter,
                     runtime.hub,
                     retention_days=settings.retention_days,
                 ),
@@ -283,7 +293,18 @@ def _add_pages(
         regions=LiveRegions(runtime.hub, runtime.audit.last_id),
     )
     services = Services(
-        tasks=runtime.tasks, activity=runtime.activity, workers=runtime.workers, connections=runtime.connections
+        tasks=runtime.tasks,
+        activity=runtime.activity,
+        workers=runtime.workers,
+        removal=runtime.removal,
+        holding=runtime.holding,
+        artifacts=runtime.artifacts,
+        audit=runtime.audit,
+        keys=runtime.keys,
+        connections=runtime.connections,
+        membridge=MembridgeService(runtime.connections),
+        database=runtime.database,
+        following=runtime.following,
     )
     app.include_router(ui_routes(pages, services, keys, attempts))
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
@@ -304,8 +325,7 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "membridge": runtime.connections.health.fields(),
         }
         try:
-            async with asyncio.timeout(HEALTH_SEC), runtime.database.transaction() as connection:
-                await connection.execute("select 1")
+            await in_time(runtime.database.look())
         except (BloomError, TimeoutError):
             return JsonAnswer({**body, "status": "degraded"}, status_code=503)
         return JsonAnswer(body)

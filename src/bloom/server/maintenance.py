@@ -1,5 +1,5 @@
 """What a runtime process does by the clock: reap leases, mark silent workers, wake due tasks, fold counts, move outputs, sweep,
-prune, bring the workers that Membridge knows.
+prune, seal and export the audit log, bring the workers that Membridge knows.
 
 Every replica does it; each step locks what it takes with SKIP LOCKED, or claims it, so they share the work.
 """
@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from bloom.artifacts.service import ArtifactService
+from bloom.audit.exporting import AuditExporter
 from bloom.audit.model import RETENTION
+from bloom.audit.sealing import AuditSealer
 from bloom.base.errors import BloomError
 from bloom.db.hub import CONNECTION, DUE, QUEUE, Hub
 from bloom.tasks.service.activity import ActivityService
@@ -29,6 +31,9 @@ SWEEP_EVERY_SEC = 60.0
 FOLD_EVERY_SEC = 5.0
 ACTIVITY_EVERY_SEC = 2.0
 PRUNE_EVERY_SEC = 300.0
+SEAL_EVERY_SEC = 5.0
+LOOK_FOR_EXPORTS_EVERY_SEC = 15.0
+"""Whether a file is due, or was left unwritten by another process."""
 
 DUE_AT_LEAST_EVERY_SEC = 5.0
 """Also the fallback for a lost notification: whoever waits for a task looks again then."""
@@ -49,11 +54,15 @@ async def maintain(
     uploads: UploadService,
     retention: RetentionService,
     sync: WorkerSync,
+    sealer: AuditSealer,
+    exporter: AuditExporter | None,
     hub: Hub,
     *,
     retention_days: int,
 ) -> None:
-    """Run all steps until cancelled. A failing step is logged and tried again. `retention_days` 0: nothing is pruned."""
+    """Run all steps until cancelled, then export the rest of the audit log. A failing step is logged and tried again.
+    `retention_days` 0: nothing is pruned. `exporter` None: nothing is exported.
+    """
 
     async def wake_due() -> float:
         wait = await holding.promote_due()
@@ -64,20 +73,28 @@ async def maintain(
         if retention_days and (pruned := await retention.prune(retention_days, actor=RETENTION)):
             _log.info("old tasks pruned", extra={"count": sum(pruned.values())})
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(every(REAP_EVERY_SEC, "reaping", holding.reap))
-        group.create_task(every(MARK_SILENT_EVERY_SEC, "marking silent workers", holding.mark_silent_workers))
-        group.create_task(every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
-        group.create_task(every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
-        group.create_task(every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
-        group.create_task(every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
-        group.create_task(every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
-        group.create_task(every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
-        group.create_task(every(ACTIVITY_EVERY_SEC, "folding activity", activity.fold))
-        group.create_task(every(PRUNE_EVERY_SEC, "forgetting activity", activity.forget))
-        group.create_task(every(PRUNE_EVERY_SEC, "pruning", prune))
-        group.create_task(_due_on_time(wake_due, hub))
-        group.create_task(_sync_on_time(sync, hub))
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(every(REAP_EVERY_SEC, "reaping", holding.reap))
+            group.create_task(every(MARK_SILENT_EVERY_SEC, "marking silent workers", holding.mark_silent_workers))
+            group.create_task(every(MOVE_EVERY_SEC, "moving outputs", artifacts.move_to_store))
+            group.create_task(every(SWEEP_EVERY_SEC, "sweeping uploads", uploads.sweep))
+            group.create_task(every(SWEEP_EVERY_SEC, "sweeping the object store", artifacts.sweep_store))
+            group.create_task(every(SWEEP_EVERY_SEC, "deleting objects of pruned tasks", artifacts.delete_pruned))
+            group.create_task(every(SWEEP_EVERY_SEC, "looking for lost turns", holding.pass_lost_turns))
+            group.create_task(every(FOLD_EVERY_SEC, "folding counts", tasks.tidy_counts))
+            group.create_task(every(ACTIVITY_EVERY_SEC, "folding activity", activity.fold))
+            group.create_task(every(PRUNE_EVERY_SEC, "forgetting activity", activity.forget))
+            group.create_task(every(PRUNE_EVERY_SEC, "pruning", prune))
+            group.create_task(every(SEAL_EVERY_SEC, "sealing the audit log", sealer.seal))
+            if exporter is not None:
+                often = min(exporter.every_sec, LOOK_FOR_EXPORTS_EVERY_SEC)
+                group.create_task(every(often, "exporting the audit log", exporter.export))
+            group.create_task(_due_on_time(wake_due, hub))
+            group.create_task(_sync_on_time(sync, hub))
+    finally:
+        if exporter is not None:
+            await guarded("exporting the audit log", exporter.finish)
 
 
 async def every(seconds: float, name: str, step: Callable[[], Awaitable[object]]) -> None:

@@ -29,11 +29,11 @@ from bloom.web.body_limit import BodyLimitMiddleware
 from bloom.web.development import DevelopmentGuardMiddleware
 from bloom.web.disconnect import Stopping
 from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
+from bloom.web.health import in_time
 from bloom.web.proxies import ProxyHeadersMiddleware, parse_trusted_proxies
 from bloom.web.request_context import RequestContextMiddleware
 from bloom.web.security_headers import SecurityHeadersMiddleware
 
-HEALTH_SEC = 2.0
 TIME_OUT_EVERY_SEC = 2.0
 PUBLISH_AT_LEAST_EVERY_SEC = 5.0
 """The fallback for a lost notification, and what coalesced renewals wait for."""
@@ -148,8 +148,7 @@ def _add_health(app: FastAPI, plane: ControlPlane) -> None:
         """Whether this process serves; 503 when the database does not answer."""
         body: dict[str, object] = {"status": "ok", "service": "membridge-control-plane", "version": __version__}
         try:
-            async with asyncio.timeout(HEALTH_SEC):
-                counts = await plane.projects.counts()
+            counts = await in_time(plane.projects.counts())
         except (BloomError, TimeoutError):
             return JSONResponse({**body, "status": "degraded", "projects": None, "agents": None}, status_code=503)
         return JSONResponse({**body, **counts})

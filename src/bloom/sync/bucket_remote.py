@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from bloom.base.clock import to_ms
 from bloom.blobs.errors import BlobChanged, BlobError, BlobMissing
-from bloom.blobs.interface import BlobStore, StoredObject
+from bloom.blobs.interface import BlobStore, StoredObject, all_objects
 from bloom.membridge.lease_file import audit_key, lease_fields
 from bloom.membridge.model import Lease
 from bloom.sync.errors import BadLease, BadPointer, PushRefused, RemoteMoved, SyncError
@@ -24,7 +24,6 @@ from bloom.sync.project_lock import epoch_ms
 from bloom.sync.remote import counts_of, decode_version, encode_version, is_sha256, parse_object, plain_version
 from bloom.sync.settings import SyncSettings
 
-_PAGE = 1000
 _STALE = "this node does not lead any more; nothing was changed"
 
 
@@ -161,7 +160,7 @@ class BucketRemote:
         except BadPointer:  # what was pushed is there all the same
             pointed_at = None
         current = None if pointed_at is None else pointed_at.key
-        listed = await list_objects(self._store, self._keys.versions)
+        listed = await all_objects(self._store, self._keys.versions)
         found = await asyncio.gather(*(self._version(each) for each in listed))
         versions = [replace(each, current=each.key == current) for each in found if each is not None]
         return sorted(versions, key=lambda each: (each.created_at_ms, each.epoch), reverse=True)
@@ -245,14 +244,6 @@ class _Lease:
         self.epoch = epoch
         self.expires_at_ms = expires
         self.is_from_a_node = fields.get("issued_by") in (f"node:{primary}", primary)
-
-
-async def list_objects(store: BlobStore, prefix: str) -> list[StoredObject]:
-    """All objects below `prefix/`, by key."""
-    found: list[StoredObject] = []
-    while page := await store.page(prefix, after=found[-1].key if found else None, limit=_PAGE):
-        found += page
-    return found
 
 
 def _now_ms() -> int:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bloom.blobs.errors import BlobError, BlobMissing
-from bloom.blobs.interface import BlobStore
-from bloom.sync.bucket_remote import list_objects
+from bloom.blobs.interface import BlobStore, all_objects
 from bloom.sync.errors import SyncError
 from bloom.sync.failpoints import reach
 from bloom.sync.model import Keys, Version
@@ -109,7 +108,7 @@ async def _keep_stray(store: BlobStore, keys: Keys, current: Version) -> None:
         manifest = parse_object(await store.get(keys.plain_manifest), "manifest.json")
         if sha256 is None or sha256 == current.sha256 or manifest.get("sha256") != sha256:
             return
-        if any(sha256 in each.key for each in await list_objects(store, keys.versions)):
+        if any(sha256 in each.key for each in await all_objects(store, keys.versions)):
             return
         stray = Version(sha256, 0, keys.plain, await store.size(keys.plain), counts_of(manifest))
         kept = replace(stray, key=keys.version(0, sha256), created_at_ms=int(datetime.now(UTC).timestamp() * 1000))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bloom.sync.bucket_remote import list_objects
+from bloom.blobs.interface import all_objects
 from bloom.sync.model import Version
 from bloom.sync.node import Node
 from bloom.sync.remote import Remote, has_good_key
@@ -23,7 +23,7 @@ async def prune(node: Node, remote: Remote) -> int:
         await remote.forget(version)
         await _remove(node, version)
     listed = {each.key.rpartition("/")[0] for each in history}
-    stored = await list_objects(node.store, node.keys.versions)
+    stored = await all_objects(node.store, node.keys.versions)
     whole = {each.key.rpartition("/")[0] for each in stored if each.key.endswith("/manifest.json")}
     now = datetime.now(UTC)
     for each in stored:

@@ -143,6 +143,59 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A task that a worker holds, by its active `lease`; `prompt` is the beginning of it."""
+
+    lease: Lease
+    agent_slug: str
+    prompt: str
+    status: TaskStatus
+    cancel_asked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A lease of a task as one try to run it. `ended_at` None while it lasts."""
+
+    lease_id: LeaseId
+    worker_id: WorkerId
+    status: LeaseStatus
+    started_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks are wanted; None: any. `label` is one of theirs; `text` stands at the beginning of their prompts (the first
+    16,384 characters), in whatever case.
+    """
+
+    status: TaskStatus | None = None
+    agent: str | None = None
+    context: str | None = None
+    worker: str | None = None
+    label: str | None = None
+    text: str | None = None
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the database finds these without passing over others."""
+        return (self.agent, self.context, self.worker, self.label, self.text) == (None,) * 5
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Tasks that were found, newest first. `looked_to` is the `seq` behind which to go on, None when there is none; `more`:
+    others are known to be there, else only that not all were looked at.
+    """
+
+    tasks: Sequence[Task]
+    looked_to: int | None
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One row of `results`: what one attempt reported. `code` is the stable code of an error."""
 

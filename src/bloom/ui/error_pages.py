@@ -8,11 +8,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bloom.ui.membridge import WORDS
 from bloom.ui.notices import N_
 from bloom.ui.pages import Pages
 from bloom.web.asgi import route_path
 
 _WORDS = {
+    **WORDS,
     "not_found": N_("There is nothing here. It may have been deleted, or the address is wrong."),
     "forbidden": N_("Your key does not allow this."),
     "form_expired": N_("This form is from another session. Go back, reload the page and try again."),

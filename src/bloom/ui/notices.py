@@ -20,4 +20,5 @@ NOTICES: Mapping[str, str] = {
     "key_revoked": N_("The key is revoked."),
     "promoted": N_("The node leads the project now."),
     "sync_started": N_("The sync job is under way."),
+    "sync_failed": N_("The agent says that the sync failed; the job below tells why."),
 }

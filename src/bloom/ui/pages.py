@@ -1,13 +1,14 @@
 """What all pages share: who looks, in which language, the frame around the content, forms that no other site can send."""
 
+import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import APIRouter, Request, Response
@@ -21,8 +22,9 @@ from bloom.base.roles import Role
 from bloom.ui.assets import LIBRARIES, assets, missing_libraries
 from bloom.ui.formatting import Formats
 from bloom.ui.languages import LANGUAGES, Language, choose_language
-from bloom.ui.live import LiveRegions, Render
+from bloom.ui.live import AT_LEAST_EVERY_SEC, LiveRegions
 from bloom.ui.notices import NOTICES
+from bloom.web.asgi import route_path
 from bloom.web.auth import Principal, principal_of
 from bloom.web.sessions import Sessions, session_id_of
 from bloom.web.sse import SseEvent, event_stream
@@ -74,7 +76,7 @@ class Viewer:
 
 
 Load = Callable[[QueryParams, Viewer], Awaitable[Mapping[str, Any]]]
-"""What a live page shows, by its query."""
+"""What a live page shows, by its query, in which the parameters of its path stand, too. `status` is that of the page."""
 
 
 class Pages:
@@ -120,7 +122,7 @@ class Pages:
             viewer,
             **{
                 "form_token": self.sessions.form_token(viewer.session_id),
-                "path": request.scope["path"].removeprefix(self.base) or "/",
+                "path": quote(route_path(request.scope)) or "/",
                 "query": request.url.query,
                 "notice": None if notice is None else viewer.language.say(notice),
                 "live_url": None,
@@ -130,30 +132,35 @@ class Pages:
         headers = {"Cache-Control": "no-store", "Vary": "Cookie, Accept-Language"}
         return HTMLResponse(html, status, headers)
 
-    def live_page(self, router: APIRouter, path: str, name: str, load: Load) -> None:
-        """Serve `name`.html at `path`, and at `/live<path>` its part `name`_region.html, again whenever it changed."""
+    def live_page(
+        self, router: APIRouter, path: str, name: str, load: Load, *, every_sec: float = AT_LEAST_EVERY_SEC
+    ) -> None:
+        """Serve `name`.html at `path`, and at `/live<path>` its part `name`_region.html, again whenever it changed; it is
+        looked at every `every_sec` without news, too.
+        """
 
         async def whole(request: Request) -> Response:
             query = request.url.query
-            live_url = self.url(f"/live{path}") + (f"?{query}" if query else "")
-            context = await load(request.query_params, self.viewer(request))
+            live_url = self.url(f"/live{quote(route_path(request.scope))}") + (f"?{query}" if query else "")
+            context = await load(_parameters(request), self.viewer(request))
             return self.page(request, f"{name}.html", live_url=live_url, **context)
 
         async def live(request: Request) -> Response:
-            viewer, params = self.viewer(request), request.query_params
+            viewer, params = self.viewer(request), _parameters(request)
 
             async def render() -> str:
                 # No form token: the region is shared by all who may see the same. The page's script adds its own.
                 return self.render(f"{name}_region.html", viewer, form_token=None, **await load(params, viewer))
 
-            key = (name, request.url.query, viewer.language.code, viewer.role, str(viewer.zone))
-            return event_stream(self._events(key, render))
+            key = (name, str(params), viewer.language.code, viewer.role, str(viewer.zone))
+            return event_stream(self.region_events(self.regions.follow(key, render, every_sec=every_sec)))
 
         router.add_api_route(path, whole, methods=["GET"], name=name)
         router.add_api_route(f"/live{path}", live, methods=["GET"], name=f"live {name}")
 
-    async def _events(self, key: Hashable, render: Render) -> AsyncGenerator[SseEvent, None]:
-        async with aclosing(self.regions.follow(key, render)) as states:
+    async def region_events(self, states: AsyncGenerator[str | None, None]) -> AsyncGenerator[SseEvent, None]:
+        """The states of a region as its page takes them."""
+        async with aclosing(states):
             async for html in states:
                 yield SseEvent(text="", event="stale") if html is None else SseEvent(text=html, event="region")
 
@@ -198,6 +205,7 @@ class Pages:
                 "asks_for_keys": self.asks_for_keys,
             }
             environment.globals.update(shared)
+            environment.filters["json_text"] = partial(json.dumps, ensure_ascii=False)
             self._environments[wanted.code] = environment
         return environment
 
@@ -215,6 +223,10 @@ def _zone(name: str) -> tzinfo:
 def own_path(text: str | None, otherwise: str = "/") -> str:
     """`text` if it is a path of ours, so that no link leads through us to another site."""
     return text if text and len(text) <= 2000 and _OWN_PATH.fullmatch(text) else otherwise
+
+
+def _parameters(request: Request) -> QueryParams:
+    return QueryParams([*request.query_params.multi_items(), *request.path_params.items()])
 
 
 def text_of(form: FormData, name: str) -> str:

@@ -30,6 +30,10 @@ FIRST_PAUSE_SEC = 0.5
 JITTER = 0.3
 MAX_ANSWER_BYTES = 5 * 1024 * 1024
 
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CODES = {401: "membridge_unauthorized", 403: "membridge_forbidden"}
+_OF_AN_AGENT = ("agent_offline", "agent_unreachable")
+_LONGEST_MESSAGE = 500
 _SHORT_KEY = 8
 _HIDDEN = "********"
 _HEADERS = {
@@ -67,6 +71,28 @@ class Answer:
         if self.status in (401, 403):
             return f"Membridge refuses the admin key ({self.status})"
         return f"Membridge answered {self.status}" if self.status >= 500 else None
+
+    @property
+    def of_an_agent(self) -> bool:
+        """Whether it is Membridge that works, and an agent behind it that does not."""
+        return self.status == 502 and (self.fields or {}).get("code") in _OF_AN_AGENT
+
+    @property
+    def refusal(self) -> tuple[str, str]:
+        """Code and message of an answer that is no success. What Membridge says of the request is for the caller; of its own
+        failures, which may tell of its inside, only the status is.
+        """
+        message = self.failure or f"Membridge answered {self.status}"
+        code = _CODES.get(self.status, "membridge_error")
+        said = self.fields or {}
+        if self.failure is None or self.of_an_agent:
+            for field in ("error", "detail"):
+                if isinstance(text := said.get(field), str) and text:
+                    message = text[:_LONGEST_MESSAGE]
+                    break
+            if isinstance(named := said.get("code"), str) and _CODE.fullmatch(named):
+                code = named
+        return code, message
 
 
 class MembridgeClient:

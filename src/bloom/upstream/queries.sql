@@ -60,3 +60,8 @@ where revision = %(revision)s;
 -- The audit entry of a change of leadership that Membridge was asked for.
 insert into bloom.audit_log (action, entity_type, entity_id, actor, detail)
 values ('leadership_promote', 'project', %(id)s, %(actor)s, %(detail)s);
+
+-- name: sync_ordered
+-- The audit entry of a sync job that Membridge was asked for.
+insert into bloom.audit_log (action, entity_type, entity_id, actor, detail)
+values ('sync_ordered', 'project', %(id)s, %(actor)s, %(detail)s);

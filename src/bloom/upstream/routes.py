@@ -16,10 +16,7 @@ from bloom.web.errors import json_error
 from bloom.web.parameters import Caller
 
 _CID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_LONGEST_MESSAGE = 500
 _ANONYMOUS = "anonymous"
-_CODES = {401: "membridge_unauthorized", 403: "membridge_forbidden"}
 
 
 async def _cid(cid: str) -> str:
@@ -100,18 +97,7 @@ def proxy_routes(connections: ConnectionService) -> APIRouter:
 def _passed_on(answer: Answer) -> Response:
     if answer.is_success:
         return JSONResponse(answer.value, status_code=answer.status)
-    said = answer.fields or {}
-    message = answer.failure or f"Membridge answered {answer.status}"
-    code = _CODES.get(answer.status, "membridge_error")
-    # What it says of the request is for the caller; of its own failures, which may tell of its inside, only the status is.
-    if answer.failure is None:
-        for field in ("error", "detail"):
-            if isinstance(text := said.get(field), str) and text:
-                message = text[:_LONGEST_MESSAGE]
-                break
-        if isinstance(named := said.get("code"), str) and _CODE.fullmatch(named):
-            code = named
-    return json_error(answer.status, code, message)
+    return json_error(answer.status, *answer.refusal)
 
 
 def _bad_gateway(error: Upstream) -> Response:

@@ -49,11 +49,12 @@ class ConfigOut(BaseModel):
 
 
 class ConnectionTest(BaseModel):
-    """`health` is what Membridge says of itself when it is connected; `error` is why it is not."""
+    """`health` is what Membridge says of itself when it is connected; `error` is why it is not, `code` the same for pages."""
 
     connected: bool
     health: dict[str, Any] | None = None
     error: str | None = None
+    code: Annotated[str | None, Field(exclude=True)] = None
 
 
 class SelectPrimary(Request):

@@ -106,6 +106,19 @@ class ConnectionService:
             await self._promoted(canonical_id, detail if answer.is_success else {**detail, "outcome": "unknown"}, actor)
         return answer
 
+    async def sync(self, direction: str, project: str, agent: str, *, dryrun: bool, actor: str) -> Answer:
+        """Let an agent push or pull the memory of a project. Raises Upstream. That an agent cannot be reached (502 with its own
+        code) is no failure of Membridge.
+        """
+        target = await self.target()
+        body = {"project": project, "agent": agent, "dryrun": dryrun}
+        answer = await self._ask(target, "POST", f"/sync/{direction}", body)
+        if answer.is_success:
+            detail = {**body, "direction": direction, "job_id": (answer.fields or {}).get("job_id")}
+            async with self._database.transaction() as connection:
+                await store.sync_ordered(connection, project, json.dumps(detail), actor=actor)
+        return answer
+
     async def target(self) -> Target:
         """Who is called at this moment."""
         async with self._database.transaction() as connection:
@@ -119,7 +132,7 @@ class ConnectionService:
         except Upstream as error:
             self.note(target, error)
             raise
-        if answer.failure is not None:
+        if answer.failure is not None and not answer.of_an_agent:
             self.health.failed(target.revision, answer.failure)
         elif answer.is_success and path != "/health":
             # That one is open: it says nothing of the key, and would hide that the key is refused. Nor does a refusal say that
@@ -135,18 +148,21 @@ class ConnectionService:
     async def _try(self, target: Target) -> ConnectionTest:
         try:
             said = await self._client.call(target, "GET", "/health", retries=0)
-            problem = said.failure
+            problem, code = said.failure, said.refusal[0]
             short = len(json.dumps(said.value)) <= MAX_HEALTH_CHARACTERS  # everybody may ask for it
             known = said.fields is not None and "status" in said.fields
             if problem is None and not (said.is_success and known and short):
                 problem = f"Membridge answered {said.status} to GET /health, not as Membridge does"
-            problem = problem or (await self._client.call(target, "GET", "/agents", retries=0)).failure
+                code = "membridge_not_json"
+            if problem is None:
+                listed = await self._client.call(target, "GET", "/agents", retries=0)
+                problem, code = listed.failure, listed.refusal[0]
         except Upstream as error:
             self.note(target, error)
-            return ConnectionTest(connected=False, error=error.message)
+            return ConnectionTest(connected=False, error=error.message, code=error.code)
         if problem is not None:
             self.health.failed(target.revision, problem)
-            return ConnectionTest(connected=False, error=problem)
+            return ConnectionTest(connected=False, error=problem, code=code)
         self.health.succeeded(target.revision)
         return ConnectionTest(connected=True, health=said.fields)
 

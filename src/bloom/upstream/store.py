@@ -49,6 +49,11 @@ async def note_sync(
     await connection.execute(_SQL["note_sync"], params)
 
 
+async def sync_ordered(connection: Connection, project: str, detail: str, *, actor: str) -> None:
+    """Write the audit entry of a sync job that Membridge was asked for; `detail` is JSON."""
+    await connection.execute(_SQL["sync_ordered"], {"id": project, "detail": detail, "actor": actor})
+
+
 async def promoted(connection: Connection, canonical_id: str, detail: str, *, actor: str) -> None:
     """Write the audit entry of a change of leadership; `detail` is JSON."""
     await connection.execute(_SQL["promoted"], {"id": canonical_id, "detail": detail, "actor": actor})

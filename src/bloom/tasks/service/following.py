@@ -1,6 +1,7 @@
 """Following one task live: its events and its changes of state, to the end."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from bloom.base.ids import TaskId
@@ -11,6 +12,9 @@ from bloom.tasks.service.tasks import TaskService
 PAGE = 500
 LOOK_AGAIN_SEC = 5.0
 """A notification can be lost; a follower then looks by itself."""
+
+GATHER_SEC = 0.25
+"""A busy run says something ten times a second; who reads along gets it in four pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,16 @@ class FollowService:
                     yield End(task, results[-1] if results else None)
                     return
                 await news.wait(LOOK_AGAIN_SEC)
+
+    async def read_along(self, task_id: TaskId, *, after: int) -> AsyncGenerator[Sequence[Event], None]:
+        """What happens in the runs of a task after the event `after`, a few times a second and never to an end: a task that is
+        over may be requeued. Raises NotFound once the task is removed.
+        """
+        with self._hub.subscribe(task_topic(task_id)) as news:
+            while True:
+                found = await self._tasks.events(task_id, after=after, limit=PAGE)
+                if found:
+                    after = found[-1].id
+                    yield found
+                if len(found) < PAGE and await news.wait(LOOK_AGAIN_SEC):
+                    await asyncio.sleep(GATHER_SEC)

@@ -11,7 +11,20 @@ from bloom.base.ids import ResultId, TaskId, new_task_id
 from bloom.db.batcher import Batcher
 from bloom.db.hub import DUE, QUEUE, notify, task_topic
 from bloom.db.pool import Connection, Database
-from bloom.tasks.model import FINAL, HELD, Event, Origin, QueueGauges, RejectedResult, Result, Task, TaskStatus
+from bloom.tasks.model import (
+    FINAL,
+    HELD,
+    Attempt,
+    Event,
+    Origin,
+    QueueGauges,
+    RejectedResult,
+    Result,
+    Search,
+    Task,
+    TaskFilter,
+    TaskStatus,
+)
 from bloom.tasks.schemas import CreateTask
 from bloom.tasks.service.refusals import result_not_found, task_not_found
 from bloom.tasks.store import completions, counts, events, gauges, leases, rejected, tasks
@@ -23,6 +36,11 @@ LIST_CUT_CHARS = 64 * 1024
 """Longer texts are cut in lists (wire contract, "Artifacts")."""
 
 UNKNOWN = Origin()
+
+REACH = 20_000
+"""So many tasks a search looks at before it asks whether to go on."""
+
+SEARCH_CUT_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +139,22 @@ class TaskService:
         async with self._database.transaction() as connection:
             return await tasks.page(connection, status=status, before=before, limit=limit, cut=LIST_CUT_CHARS)
 
+    async def search(self, wanted: TaskFilter, *, before: int | None, limit: int) -> Search:
+        """Up to `limit` of the wanted tasks older than the one with `seq` `before`, newest first, prompts cut to a line or two.
+        Looks at REACH tasks at most, unless an index leads to the wanted ones.
+        """
+        cut = SEARCH_CUT_CHARS
+        async with self._database.transaction() as connection:
+            if wanted.is_indexed:
+                found = await tasks.page(connection, status=wanted.status, before=before, limit=limit + 1, cut=cut)
+                looked_to = None
+            else:
+                found, looked_to = await tasks.search(
+                    connection, wanted, before=before, limit=limit + 1, reach=REACH, cut=cut
+                )
+        more = len(found) > limit
+        return Search(found[:limit], found[limit - 1].seq if more else looked_to, more)
+
     async def stats(self) -> dict[str, dict[str, int | dict[str, int]]]:
         """Counts of tasks by state, leases and workers."""
         async with self._database.transaction() as connection:
@@ -181,6 +215,11 @@ class TaskService:
             await notify(connection, [task_topic(task_id), QUEUE])
             return task
 
+    async def attempts(self, task_id: TaskId) -> list[Attempt]:
+        """The leases of a task, oldest first."""
+        async with self._database.transaction() as connection:
+            return await leases.attempts(connection, task_id)
+
     async def results(self, task_id: TaskId) -> list[Result]:
         """What the attempts of a task reported, oldest first, long outputs cut. Raises NotFound."""
         async with self._database.transaction() as connection:
@@ -210,6 +249,11 @@ class TaskService:
             if not found and not await tasks.exists(connection, task_id):
                 raise task_not_found(task_id)
             return found
+
+    async def newest_events(self, task_id: TaskId, *, chars: int, limit: int) -> list[Event]:
+        """The end of what happened in the runs of a task, in order: about `chars` characters of it, at most `limit` events."""
+        async with self._database.transaction() as connection:
+            return await events.newest_events(connection, task_id, chars=chars, limit=limit)
 
 
 def _new_task(request: CreateTask, *, actor: str, header_key: str | None, origin: Origin) -> NewTask:

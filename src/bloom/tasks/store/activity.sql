@@ -9,7 +9,7 @@ with position as (
     select a.tx, a.id, a.at, a.action, a.entity_id, a.detail ->> 'lease_id' as lease_id, a.detail ->> 'status' as status
     from position p cross join lateral (
         select * from bloom.audit_log a
-        where (a.tx, a.id) > (p.tx, p.entry) and a.tx < pg_snapshot_xmin(pg_current_snapshot())
+        where (a.tx, a.id) > (p.tx, p.entry) and a.tx < bloom.audit_horizon()
         order by a.tx, a.id
         limit %(limit)s
     ) a

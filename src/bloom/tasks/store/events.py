@@ -50,3 +50,9 @@ async def events_after(connection: Connection, task_id: TaskId, *, after: int, l
     """Up to `limit` events of a task after the event `after`, in order."""
     params = {"task_id": task_id, "after": after, "limit": limit}
     return [Event(**row) for row in await fetch_all(connection, _SQL["events_after"], params)]
+
+
+async def newest_events(connection: Connection, task_id: TaskId, *, chars: int, limit: int) -> list[Event]:
+    """The newest events of a task, in order: at most `limit`, and once `chars` characters of JSON are reached no more."""
+    params = {"task_id": task_id, "chars": chars, "limit": limit}
+    return [Event(**row) for row in await fetch_all(connection, _SQL["newest_events"], params)]

@@ -28,3 +28,14 @@ from bloom.task_events
 where task_id = %(task_id)s and id > %(after)s
 order by id
 limit %(limit)s;
+
+-- name: newest_events
+-- The newest events of a task that take no more than %(chars)s characters together, at most %(limit)s; the last one in any
+-- case.
+select id, task_id, lease_id, seq, at, type, data
+from (
+    select *, sum(length(data::text)) over (order by id desc) - length(data::text) as told_after
+    from (select * from bloom.task_events where task_id = %(task_id)s order by id desc limit %(limit)s) newest
+) e
+where told_after < %(chars)s
+order by id;

@@ -9,7 +9,7 @@ from psycopg.rows import DictRow
 from bloom.base.ids import LeaseId, TaskId, WorkerId
 from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
-from bloom.tasks.model import Lease, LeaseStatus, Task, TaskStatus
+from bloom.tasks.model import Attempt, Held, Lease, LeaseStatus, Task, TaskStatus
 from bloom.tasks.routing import Candidate
 from bloom.tasks.store.tasks import task_from_row
 
@@ -307,6 +307,23 @@ async def leases_of_worker(connection: Connection, worker_id: WorkerId) -> list[
     """The active leases of one worker, oldest first."""
     rows = await fetch_all(connection, _SQL["leases_of_worker"], {"worker_id": worker_id})
     return [_lease(row) for row in rows]
+
+
+async def held_by_worker(connection: Connection, worker_id: WorkerId, *, cut: int) -> list[Held]:
+    """The tasks that one worker holds, oldest lease first, prompts cut to `cut` characters."""
+    rows = await fetch_all(connection, _SQL["held_by_worker"], {"worker_id": worker_id, "cut": cut})
+    return [
+        Held(_lease(row), row["agent_slug"], row["prompt"], TaskStatus(row["task_status"]), row["cancel_asked"])
+        for row in rows
+    ]
+
+
+async def attempts(connection: Connection, task_id: TaskId) -> list[Attempt]:
+    """The leases of one task, oldest first."""
+    rows = await fetch_all(connection, _SQL["attempts"], {"task_id": task_id})
+    for row in rows:
+        row["status"] = LeaseStatus(row["status"])
+    return [Attempt(**row) for row in rows]
 
 
 async def has_held(connection: Connection, task_id: TaskId, worker_id: WorkerId) -> bool:

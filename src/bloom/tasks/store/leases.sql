@@ -361,6 +361,21 @@ from bloom.leases
 where worker_id = %(worker_id)s and status = 'active'
 order by seq;
 
+-- name: held_by_worker
+-- The same with what they are for; prompts cut to %(cut)s characters.
+select l.id, l.seq, l.task_id, l.worker_id, l.context_id, l.status, l.started_at, l.expires_at, l.ttl_seconds, l.last_heartbeat,
+       t.agent_slug, left(t.prompt, %(cut)s) as prompt, t.status as task_status, t.cancel_requested_at is not null as cancel_asked
+from bloom.leases l join bloom.tasks t on t.id = l.task_id
+where l.worker_id = %(worker_id)s and l.status = 'active'
+order by l.seq;
+
+-- name: attempts
+-- The leases of one task, oldest first.
+select id as lease_id, worker_id, status, started_at, expires_at, ended_at
+from bloom.leases
+where task_id = %(task_id)s
+order by seq;
+
 -- name: has_held
 -- Whether a worker holds or held a lease of a task.
 select exists (

@@ -1,7 +1,7 @@
 """Creating and reading tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ from psycopg.rows import DictRow
 from bloom.base.ids import TaskId
 from bloom.db.pool import Connection, as_json, fetch_all, fetch_one
 from bloom.db.queries import load_queries
-from bloom.tasks.model import Task, TaskStatus
+from bloom.tasks.model import Task, TaskFilter, TaskStatus
 
 _SQL = load_queries("bloom.tasks.store", "tasks.sql")
 
@@ -87,6 +87,28 @@ async def page(
     params = {"status": status, "before": before, "limit": limit, "cut": cut}
     rows = await fetch_all(connection, _SQL["page" if status is None else "page_by_status"], params)
     return [task_from_row(row) for row in rows]
+
+
+async def search(
+    connection: Connection, wanted: TaskFilter, *, before: int | None, limit: int, reach: int, cut: int
+) -> tuple[list[Task], int | None]:
+    """Up to `limit` of the wanted tasks among the `reach` newest with a `seq` below `before`, prompts cut to `cut` characters.
+    With fewer than `limit`: the last `seq` that was looked at, None when there are no others.
+    """
+    which = "" if wanted.status is None else "_by_status"
+    text = None if wanted.text is None else "".join(_in_any_case(character) for character in wanted.text)
+    params = {**asdict(wanted), "text": text, "before": before, "limit": limit, "reach": reach, "cut": cut}
+    rows = await fetch_all(connection, _SQL[f"search{which}"], params)
+    last = await fetch_one(connection, _SQL[f"reached{which}"], params) if len(rows) < limit else None
+    return [task_from_row(row) for row in rows], last["seq"] if last else None
+
+
+def _in_any_case(character: str) -> str:
+    """As a regular expression: a database of the locale C, as the embedded one is, knows no case but that of ASCII."""
+    lower, upper = character.lower(), character.upper()
+    if lower != upper and len(lower) == len(upper) == 1:
+        return f"[{lower}{upper}]"
+    return character if character.isalnum() or not character.isascii() else f"\\{character}"
 
 
 async def exists(connection: Connection, task_id: TaskId) -> bool:

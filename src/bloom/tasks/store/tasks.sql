@@ -96,6 +96,59 @@ where status >= %(status)s and (status, seq) < (%(status)s, coalesce(%(before)s,
 order by status desc, seq desc
 limit %(limit)s;
 
+-- name: search
+-- Of the %(reach)s tasks before the task `before`, newest first, up to %(limit)s of those that are wanted (null: any). However
+-- many tasks there are, no more are looked at. %(text)s is a regular expression.
+select id, seq, context_id, agent_slug, left(prompt, %(cut)s) as prompt, context_hints, timeout_sec, budget,
+       desired_format, status, priority, run_at, labels, concurrency_key, retry_base_sec, retry_max_sec, attempts,
+       max_attempts, lease_id, worker_id, cancel_requested_at, created_at, updated_at,
+       length(prompt) > %(cut)s as truncated
+from (
+    select * from bloom.tasks
+    where seq < coalesce(%(before)s, 9223372036854775807)
+    order by seq desc limit %(reach)s
+) looked
+where (%(agent)s::text is null or agent_slug = %(agent)s)
+  and (%(context)s::text is null or context_id = %(context)s)
+  and (%(worker)s::text is null or worker_id = %(worker)s)
+  and (%(label)s::text is null or %(label)s = any(labels))
+  and (%(text)s::text is null or left(prompt, 16384) ~ %(text)s)
+order by seq desc
+limit %(limit)s;
+
+-- name: search_by_status
+-- The same among those of one status.
+select id, seq, context_id, agent_slug, left(prompt, %(cut)s) as prompt, context_hints, timeout_sec, budget,
+       desired_format, status, priority, run_at, labels, concurrency_key, retry_base_sec, retry_max_sec, attempts,
+       max_attempts, lease_id, worker_id, cancel_requested_at, created_at, updated_at,
+       length(prompt) > %(cut)s as truncated
+from (
+    select * from bloom.tasks
+    where status >= %(status)s and (status, seq) < (%(status)s, coalesce(%(before)s, 9223372036854775807))
+    order by status desc, seq desc limit %(reach)s
+) looked
+where (%(agent)s::text is null or agent_slug = %(agent)s)
+  and (%(context)s::text is null or context_id = %(context)s)
+  and (%(worker)s::text is null or worker_id = %(worker)s)
+  and (%(label)s::text is null or %(label)s = any(labels))
+  and (%(text)s::text is null or left(prompt, 16384) ~ %(text)s)
+order by seq desc
+limit %(limit)s;
+
+-- name: reached
+-- The last task that `search` looks at, if it meets so many.
+select seq from bloom.tasks
+where seq < coalesce(%(before)s, 9223372036854775807)
+order by seq desc
+offset %(reach)s - 1 limit 1;
+
+-- name: reached_by_status
+-- The same for `search_by_status`.
+select seq from bloom.tasks
+where status >= %(status)s and (status, seq) < (%(status)s, coalesce(%(before)s, 9223372036854775807))
+order by status desc, seq desc
+offset %(reach)s - 1 limit 1;
+
 -- name: exists
 -- Whether there is such a task.
 select 1 as found from bloom.tasks where id = %(id)s;

@@ -17,9 +17,10 @@ function localTimes(root) {
 
 function selectionCount() {
   for (const form of document.querySelectorAll("form[data-selection]")) {
-    const count = document.querySelectorAll(`input[form="${form.id}"][name="id"]:checked`).length;
-    for (const button of document.querySelectorAll(`button[form="${form.id}"][data-needs-selection]`)) button.disabled = !count;
-    for (const place of document.querySelectorAll(`[data-selected="${form.id}"]`)) place.textContent = String(count);
+    const id = form.getAttribute("id"); // form.id may be its field "id"
+    const count = document.querySelectorAll(`input[form="${id}"][name="id"]:checked`).length;
+    for (const button of document.querySelectorAll(`button[form="${id}"][data-needs-selection]`)) button.disabled = !count;
+    for (const place of document.querySelectorAll(`[data-selected="${id}"]`)) place.textContent = count ? `(${count})` : "";
   }
 }
 
@@ -46,21 +47,51 @@ document.addEventListener("htmx:sseClose", (event) => {
   if (event.detail?.type === "message" && state) state.hidden = true;
 });
 
-const lastSeen = new WeakMap();
+let atEnd = true;
 document.addEventListener("htmx:sseBeforeMessage", (event) => {
   const message = event.detail;
+  const log = event.target.dataset;
   if (message.type === "stale") {
     show("stale");
     event.preventDefault();
     return;
   }
   show("live");
-  // A connection that is opened anew begins at the beginning: what is here already is passed over.
-  const id = Number(message.lastEventId);
-  if (message.lastEventId && id <= (lastSeen.get(event.target) ?? Number(event.target.dataset?.after ?? 0))) event.preventDefault();
-  else if (message.lastEventId) lastSeen.set(event.target, id);
+  // What a log shows already is passed over, and a connection that is opened anew begins behind it.
+  if (log?.after === undefined) return;
+  if (Number(message.lastEventId) <= Number(log.after)) event.preventDefault();
+  else {
+    const place = event.target;
+    log.after = message.lastEventId;
+    atEnd = place.scrollHeight - place.scrollTop - place.clientHeight < 40;
+  }
 });
-document.addEventListener("htmx:sseMessage", (event) => ready(event.target));
+if (window.htmx) {
+  htmx.createEventSource = (address) => {
+    const url = new URL(address, location);
+    const log = document.querySelector("[data-after]");
+    if (log) url.searchParams.set("after", log.dataset.after);
+    return new EventSource(url);
+  };
+  // A region that changes leaves alone what the reader opened or ticked, and what fills itself.
+  Object.assign(Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name, element) => !(name === "checked" || (name === "open" && element.matches("details"))),
+    beforeNodeMorphed: (element) => !(element.dataset?.keep !== undefined),
+  });
+}
+
+document.addEventListener("htmx:sseMessage", (event) => {
+  const place = event.target;
+  // Thinking that came in several messages is folded into one.
+  for (const part of place.querySelectorAll("[data-joins]")) {
+    const before = part.previousElementSibling;
+    if (!before?.matches("[data-joins]")) continue;
+    before.lastElementChild.append(...part.lastElementChild.childNodes);
+    part.remove();
+  }
+  if (place.dataset.after !== undefined && atEnd) place.scrollTop = place.scrollHeight;
+  ready(place);
+});
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
@@ -100,10 +131,23 @@ for (const area of document.querySelectorAll("textarea[data-drop]")) {
   });
 }
 
+// A moment that a person enters is in the person's zone: a hidden field tells its offset.
+for (const field of document.querySelectorAll("input[data-offset]")) {
+  const tell = () => {
+    const moment = field.value ? new Date(field.value) : new Date();
+    document.getElementById(field.dataset.offset).value = String(moment.getTimezoneOffset());
+  };
+  field.addEventListener("input", tell);
+  tell();
+  for (const zone of document.querySelectorAll("[data-zone]")) zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+}
+
 // A notice belongs to the moment: reloading the page does not repeat it.
-if (document.querySelector("[data-notice]")) {
+const notice = document.querySelector("[data-notice]");
+if (notice) {
   const address = new URL(location.href);
-  address.searchParams.delete("notice");
+  for (const name of notice.dataset.notice.split(" ")) address.searchParams.delete(name);
   history.replaceState(null, "", address);
 }
 ready(document);
+for (const log of document.querySelectorAll("[data-after]")) log.scrollTop = log.scrollHeight;

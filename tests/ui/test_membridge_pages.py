@@ -121,6 +121,17 @@ def test_what_membridge_refuses_is_told_in_words(control_plane: Membridge, admin
         assert admin.post(f"/membridge/{unknown}/promote", node="one").status_code == 404, unknown
 
 
+def test_an_agent_that_is_away_is_no_failure_of_membridge(
+    connected: Replica, control_plane: Membridge, database: FreshDatabase, admin: Visitor
+) -> None:
+    control_plane.heartbeat("one")
+    told(control_plane.post("/agents", {"name": "pi"}), 201)
+    database.edit("update membridge.agents set last_seen = now() - interval '1 hour'")
+    refused = admin.post(f"{HERE}/sync", agent="pi", direction="pull")
+    assert refused.status_code == 502 and "The agent is offline" in words_of(refused.text)
+    assert told(connected.get("/health"))["membridge"]["connected"] is True
+
+
 def test_who_is_no_admin_looks_and_changes_nothing(connected: Replica, control_plane: Membridge) -> None:
     for node in ("one", "two"):
         control_plane.heartbeat(node)

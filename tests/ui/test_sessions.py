@@ -1,10 +1,12 @@
 """Signing in and out, and what a session is worth."""
 
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from itsdangerous import TimestampSigner
+from tests.real_postgres import PostgresServer
 from tests.real_runtime import Replica, StartReplica, told
 from visitor import ADMIN_KEY, Visitor, signed_in, words_of
 
@@ -16,11 +18,11 @@ SECRET = "a secret of these tests"
 OURS = {"RUNTIME_API_KEY": ADMIN_KEY, "BLOOM_SECRET_KEY": SECRET}
 
 
-@pytest.fixture
-def keyed(start_replica: StartReplica) -> Replica:
-    replica = start_replica(**OURS)
-    replica.until_listening()
-    return replica
+@pytest.fixture(scope="module")
+def keyed(postgres_server: PostgresServer) -> Generator[Replica]:
+    with postgres_server.database() as database, Replica(database.url, **OURS) as replica:
+        replica.until_listening()
+        yield replica
 
 
 def sessions_of_the_runtime(admin_key: str = ADMIN_KEY, secret: str = SECRET) -> Sessions:
@@ -48,6 +50,7 @@ def test_a_page_leads_to_the_sign_in_and_back(keyed: Replica) -> None:
         assert visitor.get("/").headers["location"] == "/sign-in"
         answer = visitor.get("/leases", status="all")
         assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Fleases%3Fstatus%3Dall")
+        assert visitor.get("/workers/ї").headers["location"] == "/sign-in?next=%2Fworkers%2F%25D1%2597"
         form = visitor.page("/sign-in", next="/leases?status=all")
         assert 'name="next" value="/leases?status=all"' in form and "Workers" not in words_of(form)
         answer = visitor.sign_in(ADMIN_KEY, next="/leases?status=all")

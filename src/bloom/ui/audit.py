@@ -97,4 +97,7 @@ def _read(query: QueryParams) -> _Asked:
     if problems:
         return _Asked(values, AuditFilter(), problems)
     texts = {field: values[field] or None for field in _TEXTS}
-    return _Asked(values, AuditFilter(AuditAction(action) if action else None, **texts, **moments), {})
+    wanted = AuditFilter(
+        AuditAction(action) if action else None, **texts, since=moments.get("since"), until=moments.get("until")
+    )
+    return _Asked(values, wanted, {})

@@ -146,7 +146,7 @@ def test_every_command_line_is_one_that_bloom_takes(pages: list[Page]) -> None:
                 except Exception as error:  # noqa: BLE001 - each is told
                     wrong.append(f"{page.path.name}: bloom {shlex.join(words)}: {error}")
     assert not wrong, "\n".join(wrong)
-    assert count > 60
+    assert count > 50
 
 
 def test_every_command_that_a_sentence_names_has_these_options(pages: list[Page]) -> None:

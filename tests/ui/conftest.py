@@ -83,7 +83,8 @@ def open_page(browser: Browser) -> Generator[OpenPage]:
     watched: list[Watched] = []
 
     def open_one(*, java_script: bool = True, **options: Any) -> Page:
-        context = browser.new_context(**{"locale": "en", "java_script_enabled": java_script, **options})
+        settings: dict[str, Any] = {"locale": "en", "java_script_enabled": java_script, **options}
+        context = browser.new_context(**settings)
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         watched.append(Watched(context.new_page()))

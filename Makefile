@@ -21,7 +21,7 @@ help: ## Show this list
 up: .venv/.installed ## Set everything up and run it: database, runtime, one worker (PORT, BLOOM_DATA_DIR, BLOOM_UP_SLOTS)
 	@exec $(RUN) $(BIN)/bloom up
 
-dev: .venv/.installed ## The same, and restart the runtime when its code changes
+dev: .venv/.installed ## The same without Membridge, starting the runtime again when its code or pages change
 	@exec $(RUN) $(BIN)/bloom up --reload
 
 # One process more than a small machine has cores, for tests also wait; neighbours stay together and share what they set up.

@@ -118,7 +118,7 @@ def test_a_file_of_variables_that_cannot_be_read_is_named(tmp_path: Path) -> Non
         (ServerSettings, "BLOOM_ALLOW_NO_AUTH", "perhaps", "must be true or false (1 or 0)"),
         (ServerSettings, "BLOOM_LOG_FORMAT", "xml", "must be human or json"),
         (ServerSettings, "PORT", "5000s", "must be a whole number from 0 to 65535"),
-        (SyncSettings, "CLAUDE_PROJECT_ID", "x" * 129, "must be text from 1 to 128 characters"),
+        (SyncSettings, "CLAUDE_PROJECT_ID", "x" * 129, "must be text of at most 128 characters"),
     ],
 )
 def test_an_error_at_the_start_names_the_variable_and_what_would_be_right(

@@ -90,11 +90,11 @@ def test_an_openrc_script_is_shell_and_runs_as_the_plain_user(tmp_path: Path) ->
     assert plan.path == Path("/etc/init.d/bloom-worker-pi4") and plan.mode == 0o755
     assert "command_user=pi\n" in plan.text and "supervisor=supervise-daemon\n" in plan.text
     script = tmp_path / "script"
-    show = 'printf "%s|" "$BLOOM_WORKER_DIR" "$PATH" "$command_args" "$HOME"'
+    show = 'printf "%s|" "$BLOOM_WORKER_DIR" "$command_args" "$HOME"; eval printf "%s," "$supervise_daemon_args"'
     script.write_text(plan.text + show)
     said = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=True, timeout=10).stdout
-    path = f"{tmp_path}/.local/bin:/opt/100% $HOME:/usr/bin"
-    assert said.split("|") == [f"{tmp_path}/it's a worker", path, "-P -m bloom worker", str(tmp_path), ""]
+    arguments = f"--no-new-privs,--env,PATH={tmp_path}/.local/bin:/opt/100% $HOME:/usr/bin,"
+    assert said.split("|") == [f"{tmp_path}/it's a worker", "-P -m bloom worker", str(tmp_path), arguments]
 
 
 def test_without_root_an_openrc_script_is_laid_ready_for_root(tmp_path: Path) -> None:

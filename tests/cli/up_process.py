@@ -29,12 +29,12 @@ TASK = {"context_id": "c", "agent_slug": "a", "prompt": "Say hello"}
 class Up:
     """One `bloom up` in a session of its own, and what it has printed so far."""
 
-    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+    def __init__(self, directory: Path, environment: dict[str, str], *options: str) -> None:
         self.printed = ""
         self.data_dir = Path(environment["BLOOM_DATA_DIR"])
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bloom", "up"],
+            [sys.executable, "-P", "-m", "bloom", "up", *options],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -118,7 +118,9 @@ class Starter(Protocol):
     A `directory` that is not there yet gets a database with our schema: `fresh` leaves it out.
     """
 
-    def __call__(self, *, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str) -> Up: ...
+    def __call__(
+        self, *options: str, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str
+    ) -> Up: ...
 
 
 @contextmanager
@@ -126,7 +128,9 @@ def starter(place: Path, made_database: Path) -> Generator[Starter]:
     """What starts `bloom up` below `place`, and ends what was started."""
     started: list[Up] = []
 
-    def start(*, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str) -> Up:
+    def start(
+        *options: str, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str
+    ) -> Up:
         home = place / directory
         if not home.exists():
             home.mkdir()
@@ -142,7 +146,7 @@ def starter(place: Path, made_database: Path) -> Generator[Starter]:
             "BLOOM_PROCESSES": "1",
             "BLOOM_UP_SLOTS": "0",
         } | variables
-        one = Up(home, {name: value for name, value in environment.items() if value})
+        one = Up(home, {name: value for name, value in environment.items() if value}, *options)
         started.append(one)
         if wait:
             one.wait_for(READY)

@@ -97,7 +97,7 @@ def test_the_compose_file_names_what_is_there_and_listens_on_loopback_alone() ->
             assert (DEPLOY / "docker" / build["context"]).resolve() == ROOT
             assert (ROOT / build["dockerfile"]).is_file()
     given = set(re.findall(r"^#?([A-Z_]+)=", (DEPLOY / "docker/env.example").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\$\{([A-Z_]+)", text)) <= given | {"BLOOM_TRUSTED_PROXIES"}
+    assert set(re.findall(r"\$\{([A-Z_]+)", text)) <= given
 
 
 def manifests() -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The words of the pages, in each language that there is."""
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from importlib.resources import files
@@ -43,6 +44,7 @@ def words_of_states() -> set[str]:
     return {member.value for enum in enums for member in enum} | {*MEMBRIDGES, "draining"}
 
 
+_PLACES = re.compile(r"%\(\w+\)s|\{\w+\}")
 OTHERS = [code for code in LANGUAGES if code != "en"]
 
 
@@ -65,6 +67,9 @@ def test_translations_have_the_placeholders_of_their_texts_and_all_plural_forms(
         assert len(texts) == (plurals.num_plurals if message.pluralizable else 1) and all(texts), message.id
         assert not list(message.check()), message.id
         assert not message.fuzzy, message.id
+        source = message.id if isinstance(message.id, str) else message.id[1]
+        for text in map(str, texts):
+            assert set(_PLACES.findall(text)) == set(_PLACES.findall(source)), message.id
 
 
 @pytest.mark.parametrize(

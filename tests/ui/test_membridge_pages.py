@@ -121,6 +121,17 @@ def test_what_membridge_refuses_is_told_in_words(control_plane: Membridge, admin
         assert admin.post(f"/membridge/{unknown}/promote", node="one").status_code == 404, unknown
 
 
+def test_an_agent_that_is_away_is_no_failure_of_membridge(
+    connected: Replica, control_plane: Membridge, database: FreshDatabase, admin: Visitor
+) -> None:
+    control_plane.heartbeat("one")
+    told(control_plane.post("/agents", {"name": "pi"}), 201)
+    database.edit("update membridge.agents set last_seen = now() - interval '1 hour'")
+    refused = admin.post(f"{HERE}/sync", agent="pi", direction="pull")
+    assert refused.status_code == 502 and "The agent is offline" in words_of(refused.text)
+    assert told(connected.get("/health"))["membridge"]["connected"] is True
+
+
 def test_who_is_no_admin_looks_and_changes_nothing(connected: Replica, control_plane: Membridge) -> None:
     for node in ("one", "two"):
         control_plane.heartbeat(node)
@@ -137,11 +148,11 @@ def test_who_is_no_admin_looks_and_changes_nothing(connected: Replica, control_p
 def test_a_membridge_that_is_away_is_a_word_and_not_an_error(start_replica: StartReplica) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    for settings, words in (
-        ({}, "No Membridge is connected"),
-        ({"MEMBRIDGE_SERVER_URL": nobody}, "Membridge cannot be reached"),
+    for replica, words in (
+        (start_replica(), "No Membridge is connected"),
+        (start_replica(MEMBRIDGE_SERVER_URL=nobody), "Membridge cannot be reached"),
     ):
-        with Visitor(start_replica(**settings).url) as visitor:
+        with Visitor(replica.url) as visitor:
             for path in ("/membridge", HERE):
                 assert words in words_of(visitor.page(path)), path
 

@@ -63,10 +63,10 @@ def test_a_live_region_comes_over_the_sub_path(below: Replica) -> None:
     ("method", "path", "status", "words"),
     [
         ("GET", "/nowhere", 404, "There is nothing here"),
-        ("GET", "/workers/nobody", 404, "There is no worker named"),
-        ("GET", "/artifacts/<script>alert(1)<script>", 404, "There is no artifact"),
+        ("GET", "/workers/nobody", 404, "There is no such worker"),
+        ("GET", "/artifacts/<script>alert(1)<script>", 404, "There is no such artifact"),
         ("GET", "/leases?cursor=%00", 400, "cursor"),
-        ("PUT", "/workers", 405, "does not know this method"),
+        ("PUT", "/workers", 405, "takes no such request"),
     ],
 )
 def test_an_error_is_a_page_for_a_browser_and_json_for_others(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bloom.backup.settings import BackupSettings
 from bloom.base.errors import ConfigurationError
 from bloom.base.settings import ClientSettings, ServerSettings
 from bloom.base.variables import MASK, describe_problem, is_secret, shown, variable_in_use, variables_of
@@ -49,9 +50,11 @@ PROGRAMS: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "runtime": (ServerSettings,),
     "membridge": (MembridgeSettings,),
     "up": (UpSettings,),
+    "backup": (BackupSettings,),
     "client": (ClientSettings, CommandVariables),
     "worker": (WorkerVariables,),
     "sync": (SyncSettings, HookVariables),
+    "backup": (BackupSettings,),
 }
 
 OURS = ("BLOOM_", "MINIO_", "MEMBRIDGE_", "RUNTIME_API_KEY")

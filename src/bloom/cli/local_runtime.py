@@ -82,8 +82,9 @@ class LocalRuntime:
         self._say(self._bold(f"BLOOM Runtime {version('bloom-runtime')}"))
         listening = held.enter_context(open_listen_socket(self._settings))
         url = url_of(listening)
-        # Who names a Membridge elsewhere gets none here.
-        beside = held.enter_context(open_membridge_socket(self._settings)) if self._membridge_url is None else None
+        # Who names a Membridge elsewhere gets none here, nor does development: it is not what is reloaded.
+        runs_beside = self._membridge_url is None and not self._reload
+        beside = held.enter_context(open_membridge_socket(self._settings)) if runs_beside else None
         database_url = self._start_database(held)
         self._logs.mkdir(mode=0o700, exist_ok=True)
         # Only this process holds the write end: when it dies, be it by kill -9, the children read end of file.

@@ -124,6 +124,8 @@ def _openrc(name: str, person: Person, directory: Path, environment: Mapping[str
     for word in (*command, person.name):
         if not _PLAIN.fullmatch(word):
             raise ValueError("OpenRC cannot run a program whose path holds such characters")
+    # PATH is the daemon's alone: the script itself needs that of openrc-run. (OpenRC evaluates the arguments once more.)
+    arguments = f"--no-new-privs --env {shlex.quote('PATH=' + _search_path(person, environment))}"
     text = f"""\
 #!/sbin/openrc-run
 {MARK}: the BLOOM worker of {_unit_comment(directory)}. Remove this file to be rid of it.
@@ -140,11 +142,10 @@ retry=SIGTERM/{STOP_SEC}/SIGKILL/5
 umask=0077
 output_log=/var/log/{name}.log
 error_log=/var/log/{name}.log
-no_new_privs=yes
+supervise_daemon_args={shlex.quote(arguments)}
 
 export HOME={shlex.quote(str(person.home))}
 export {WORKER_DIR_VARIABLE}={shlex.quote(str(directory))}
-export PATH={shlex.quote(_search_path(person, environment))}
 
 depend() {{
     need net

@@ -1,11 +1,18 @@
 """`bloom up`: PostgreSQL, the runtime, Membridge and one worker in the foreground, from nothing, with one URL to open."""
 
+from typing import Annotated
+
 import typer
 
 from bloom.cli.exits import errors_as_exits
 
 
-def up(*, reload: bool = False) -> None:
+def up(
+    *,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start the runtime again when its files change; no Membridge (development).")
+    ] = False,
+) -> None:
     """Run everything on this machine until Ctrl-C, then exit 0; data is kept.
 
     PORT is the port (a busy one is an error; without it 5000 or the next free one), BLOOM_DATA_DIR the data directory

@@ -1,8 +1,8 @@
 """Errors outside of the API as a page for people, and the way to the sign-in for who has not signed in."""
 
 import json
-from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -24,6 +24,26 @@ _WORDS = {
     "database_unavailable": N_("The database does not answer. Nothing was changed; please try again in a moment."),
     "internal": N_("Something went wrong on our side. The log of the runtime says more, under the number below."),
     "too_large": N_("This is too large."),
+    "method_not_allowed": N_("This page takes no such request."),
+    "task_not_found": N_("There is no such task; it may have been deleted."),
+    "worker_not_found": N_("There is no such worker; it may have been removed."),
+    "artifact_not_found": N_("There is no such artifact; it may have been deleted with its task."),
+    "key_not_found": N_("There is no such key."),
+    "blob_unavailable": N_("The object store does not answer. Try again in a moment."),
+    "blob_missing": N_("The content is not in the object store any more."),
+}
+
+_TITLES = {
+    400: N_("This cannot be understood"),
+    403: N_("Not allowed"),
+    404: N_("Not found"),
+    405: N_("Not possible"),
+    409: N_("Not possible now"),
+    413: N_("Too large"),
+    429: N_("Too much at once"),
+    500: N_("Something went wrong"),
+    502: N_("A service behind this one failed"),
+    503: N_("Not available at this moment"),
 }
 
 
@@ -66,7 +86,7 @@ class ErrorPagesMiddleware:
                 request,
                 "error.html",
                 status=begun["status"],
-                title=HTTPStatus(begun["status"]).phrase,
+                title=say(_TITLES.get(begun["status"], _TITLES[500])),
                 words=say(_WORDS[code]) if code in _WORDS else told if isinstance(told, str) else _problems(told),
                 code=code,
                 number=_header(begun, b"x-request-id"),
@@ -77,7 +97,7 @@ class ErrorPagesMiddleware:
         return answer
 
     def _sign_in(self, request: Request) -> Response:
-        path, query = route_path(request.scope), request.url.query
+        path, query = quote(route_path(request.scope)), request.url.query
         if path == "/" or request.method != "GET":
             return RedirectResponse(self._pages.url("/sign-in"), 303)
         return RedirectResponse(self._pages.url("/sign-in", next=path + (f"?{query}" if query else "")), 303)

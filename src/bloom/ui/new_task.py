@@ -76,7 +76,7 @@ def new_task_routes(pages: Pages, tasks: TaskService) -> APIRouter:
 
     @router.post("/tasks/new")
     async def create(request: Request) -> Response:
-        sent = await pages.form(request)
+        sent = await pages.form(request, files=1)
         values = {name: text_of(sent, name) if name in sent else default for name, default in DEFAULTS.items()}
         values["prompt"], problems = await _prompt(sent)
         try:

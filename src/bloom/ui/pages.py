@@ -31,7 +31,6 @@ from bloom.web.sse import SseEvent, event_stream
 
 FORM_TOKEN = "form_token"  # noqa: S105 - the name of a field
 _OWN_PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
-_FILE_COUNT = 10
 ZONE_COOKIE = "bloom_zone"
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,40}(/[A-Za-z0-9_+-]{1,40}){0,2}")
 
@@ -164,14 +163,17 @@ class Pages:
             async for html in states:
                 yield SseEvent(text="", event="stale") if html is None else SseEvent(text=html, event="region")
 
-    async def form(self, request: Request) -> FormData:
-        """What a form of ours sent. Raises Forbidden (`form_expired`) for one that is not of the caller's own session."""
-        form = await request.form(max_files=_FILE_COUNT, max_part_size=64 * 1024 * 1024)
+    async def form(self, request: Request, *, files: int = 0) -> FormData:
+        """What a form of ours sent, with up to `files` files, which are the caller's to close. Raises Forbidden
+        (`form_expired`) for one that is not of the caller's own session.
+        """
+        form = await request.form(max_files=files, max_part_size=64 * 1024 * 1024)
         # Browsers tell whether another site sent it (w3.org/TR/fetch-metadata); the token holds where they do not.
         site = request.headers.get("sec-fetch-site", "same-origin")
         token = form.get(FORM_TOKEN)
         known = isinstance(token, str) and self.sessions.is_form_token(session_id_of(request.scope), token)
         if site not in ("same-origin", "none") or not known:
+            await form.close()
             raise Forbidden(
                 "This form is from another session. Go back, reload the page and try again.", code="form_expired"
             )

@@ -45,6 +45,7 @@ class Services:
     following: FollowService
     artifacts: ArtifactService
     audit: AuditService
+    activity: ActivityService
     workers: WorkerService
     removal: WorkerRemovalService
     holding: HoldingService

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from bloom.artifacts.service import ArtifactService
 from bloom.audit.model import key_actor
-from bloom.base.errors import InvalidInput, Unavailable
+from bloom.base.errors import InvalidInput
 from bloom.db.pool import Database
-from bloom.db.state import DatabaseState, read_state
+from bloom.db.state import read_state
 from bloom.keys.routes import PathKeyId
 from bloom.keys.service import KeyService
 from bloom.ui.keys import NO_KEY_FORM, KeyForm, key_list, make_key, read_key_form
@@ -60,7 +60,7 @@ class _SettingsPage:
         say = self._pages.viewer(request).language.say
         config = await self._connections.config()
         listed, store, state = await asyncio.gather(
-            key_list(self._pages, self._keys, request), self._artifacts.store_answers(), self._database_state()
+            key_list(self._pages, self._keys, request), self._artifacts.store_answers(), read_state(self._database)
         )
         context: dict[str, Any] = {
             "config": config,
@@ -76,12 +76,6 @@ class _SettingsPage:
             **listed,
         }
         return self._pages.page(request, "settings.html", status=status, **context)
-
-    async def _database_state(self) -> DatabaseState | None:
-        try:
-            return await read_state(self._database)
-        except Unavailable:
-            return None
 
 
 def settings_pages(

@@ -109,7 +109,8 @@ class MembridgeService:
         now = time.monotonic()
         self._asked = {key: asked for key, asked in self._asked.items() if now - asked[0] < KEPT_SEC}
         if path not in self._asked:
-            asking = asyncio.create_task(self._connections.ask(path), name="membridge-page")
+            # Not tried again: a page that lives asks again by itself, and a person by reloading.
+            asking = asyncio.create_task(self._connections.ask(path, retries=0), name="membridge-page")
             asking.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._asked[path] = (now, asking)
         try:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic.json_schema import SkipJsonSchema
 
 from bloom.base.fields import StorableText
 from bloom.upstream.address import check_key, check_url
@@ -54,7 +55,7 @@ class ConnectionTest(BaseModel):
     connected: bool
     health: dict[str, Any] | None = None
     error: str | None = None
-    code: Annotated[str | None, Field(exclude=True)] = None
+    code: Annotated[SkipJsonSchema[str | None], Field(exclude=True)] = None
 
 
 class SelectPrimary(Request):

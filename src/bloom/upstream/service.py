@@ -11,7 +11,7 @@ from bloom.db.hub import CONNECTION, notify
 from bloom.db.pool import Database
 from bloom.upstream import store
 from bloom.upstream.address import check_key, check_url, origin_of
-from bloom.upstream.client import Answer, MembridgeClient
+from bloom.upstream.client import RETRIES, Answer, MembridgeClient
 from bloom.upstream.health import LinkHealth
 from bloom.upstream.model import UNREADABLE, Environment, KeySource, Saved, Target, mask, resolve
 from bloom.upstream.schemas import ConfigOut, ConnectionTest, SaveConfig, SelectPrimary
@@ -85,9 +85,9 @@ class ConnectionService:
             await store.tested(connection, connected=outcome.connected, error=outcome.error, actor=actor, now=None)
         return outcome
 
-    async def ask(self, path: str) -> Answer:
+    async def ask(self, path: str, *, retries: int = RETRIES) -> Answer:
         """Membridge's answer to a GET of `path`. Raises Upstream."""
-        return await self._ask(await self.target(), "GET", path)
+        return await self._ask(await self.target(), "GET", path, retries=retries)
 
     async def promote(self, canonical_id: str, request: SelectPrimary, *, actor: str) -> Answer:
         """Make a node the primary of a project. Raises Upstream; then, and on a 5xx, the audit log says that it is unknown
@@ -126,9 +126,11 @@ class ConnectionService:
         self.health.begin(saved)
         return await self._target(saved)
 
-    async def _ask(self, target: Target, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    async def _ask(
+        self, target: Target, method: str, path: str, body: dict[str, Any] | None = None, *, retries: int = RETRIES
+    ) -> Answer:
         try:
-            answer = await self._client.call(target, method, path, body)
+            answer = await self._client.call(target, method, path, body, retries=retries)
         except Upstream as error:
             self.note(target, error)
             raise

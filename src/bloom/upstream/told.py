@@ -13,8 +13,9 @@ LATEST_MS = 253_402_300_799_999
 
 
 def _moment(value: object) -> object:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST_MS
-    return datetime.fromtimestamp(float(value) / 1000, UTC) if known else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST_MS:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    return None
 
 
 def _moment_of_sec(value: object) -> object:

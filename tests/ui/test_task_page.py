@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.real_postgres import FreshDatabase
-from tests.real_runtime import Replica, told
+from tests.real_runtime import Replica, success, told
 from visitor import Visitor, words_of
 
 from bloom.client.sse import EventParser, RawEvent
@@ -94,9 +94,8 @@ def test_the_timeline_tells_why_each_attempt_ended(
     task, lost = runtime.leased("silent", max_attempts=3)
     database.expire(lost["id"])
     runtime.reap()
-    runtime.complete(task["id"], lost["id"], output="too late")
-    database.make_due(task["id"]) if runtime.task(task["id"])["run_at"] else None
-    runtime.run(runtime.services.holding.promote_due())
+    report = {**success("too late"), "task_id": task["id"], "lease_id": lost["id"]}
+    told(runtime.post("/workers/silent/complete", {"completions": [report]}))
     second = runtime.lease(task["id"], "fails")
     runtime.fail(task["id"], second["id"], error_message="The disk is full.", code="disk_full")
     words = words_of(visitor.page(f"/tasks/{task['id']}"))

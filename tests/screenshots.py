@@ -61,7 +61,8 @@ def seed(runtime: Replica, database: FreshDatabase) -> dict[str, str]:
         _tell(runtime, task["id"], lease["id"])
         metrics = {"duration_ms": 8400 + 613 * n, "tokens_used": 1900 + 77 * n, "cost_usd": 0.021 + n / 900}
         told(runtime.complete(task["id"], lease["id"], output=ANSWER, metrics={**metrics, "model": "claude"}))
-        ids["completed"] = task["id"]
+        if prompt == PROMPTS[0][0]:
+            ids["completed"] = task["id"]
     failed, lease = runtime.leased("laptop", prompt=PROMPTS[3][0], agent_slug="engineer", context_id="test-speed")
     message = "The command ended with exit status 1. It says: no test matched"
     told(runtime.fail(failed["id"], lease["id"], error_message=message, code="command_failed"))
@@ -85,6 +86,12 @@ def seed(runtime: Replica, database: FreshDatabase) -> dict[str, str]:
            updated_at = updated_at - (30 - seq) * interval '4 minutes'"""
     )
     database.edit("update bloom.results r set completed_at = l.ended_at from bloom.leases l where l.id = r.lease_id")
+    database.edit(
+        """insert into bloom.activity (minute, created, started, completed, failed, waits, wait_sec, tokens, cost_usd)
+           select date_trunc('minute', now()) - n * interval '1 minute', c, c, c, (n %% 17 = 3)::integer, c,
+                  c * (1.5 + n * 5 %% 11 / 3.0), c * 2600, c * 0.034
+           from generate_series(1, 59) n, lateral (select (3 + 2 * sin(n / 6.0) + n %% 3)::integer as c) made"""
+    )
     return ids | {"failed": failed["id"], "dead": dead["id"], "running": running["id"], "queued": waiting["id"]}
 
 

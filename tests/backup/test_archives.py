@@ -57,19 +57,10 @@ def test_all_rows_come_back_as_they_were(
         restored = bloom("backup", "restore", archive, **{**variables, "DATABASE_URL": other.url}, **LOCKED)
         assert restored.exit_code == 0, restored.output
         after = other.dump()
-        # The numbers of the transactions are those of the database that it is in.
-        assert {table: len(rows) for table, rows in after.items()} == {
-            table: len(rows) for table, rows in before.items()
-        }
-        audit = "select id, at, action, entity_type, entity_id, actor, detail::text from bloom.audit_log order by id"
-        assert other.rows(audit) == used.rows(audit)
+        assert after == before
         ahead = """select array_agg(a.id order by a.id) from bloom.audit_log a, bloom.activity_position p
                    where (a.tx, a.id) > (p.tx, p.entry)"""
         assert len(other.value(ahead)) > 2 and other.value(ahead) == used.value(ahead)
-        for table in ("audit_log", "activity_position"):
-            del before[table], after[table]
-        assert after == before
-        assert other.value("select count(*) from bloom.audit_log where tx < pg_snapshot_xmin(pg_current_snapshot())")
         for database in (used, other):
             database.edit(
                 "insert into bloom.audit_log (action, entity_type, entity_id, actor) values ('a', 'b', 'c', 'd')"

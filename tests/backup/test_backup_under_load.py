@@ -79,6 +79,7 @@ def test_a_backup_under_load_is_restored_on_an_empty_machine_where_the_fleet_run
     assert json.loads(restored.stdout)["ok"] is True
     assert (there / "secret.key").read_text() == "5ecr3t\n"
     assert bloom("db", "check", **settings).exit_code == 0
+    assert bloom("audit", "verify", **settings).exit_code == 0
 
     with EmbeddedPostgres(there) as postgres, Replica(postgres.start(), maintenance=True, **settings) as runtime:
         artifacts = told(runtime.get("/artifacts", limit=1000))
@@ -93,3 +94,4 @@ def test_a_backup_under_load_is_restored_on_an_empty_machine_where_the_fleet_run
         with real_worker(runtime.url, tmp_path / "worker", slots=4) as worker:
             worker.until(lambda: runtime.task(waiting)["status"] == "completed", "a task that waited in the archive")
     assert bloom("db", "check", **settings).exit_code == 0
+    assert bloom("audit", "verify", **settings).exit_code == 0

@@ -24,6 +24,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+_OF_A_SERVER_AWAY = ("Failed to load resource", "net::ERR", "htmx:sseError", "[object Event]")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -49,7 +50,7 @@ class Watched:
 
     def _note_console(self, kind: str, text: str) -> None:
         # A server that is away, or a form that is refused, is told in the console too.
-        if kind == "error" and "Failed to load resource" not in text and "net::ERR" not in text:
+        if kind == "error" and not any(words in text for words in _OF_A_SERVER_AWAY):
             self.complaints.append(text)
 
     def check(self) -> None:

@@ -34,8 +34,10 @@ GETS = [path for path in routes_of_pages("GET") if not path.startswith(("/static
 
 @pytest.fixture(scope="module")
 def keyed(postgres_server: PostgresServer) -> Generator[Replica]:
-    settings = {"RUNTIME_API_KEY": ADMIN_KEY, "MEMBRIDGE_ADMIN_KEY": MEMBRIDGE_KEY}
-    with postgres_server.database() as database, Replica(database.url, **settings) as replica:
+    with (
+        postgres_server.database() as database,
+        Replica(database.url, RUNTIME_API_KEY=ADMIN_KEY, MEMBRIDGE_ADMIN_KEY=MEMBRIDGE_KEY) as replica,
+    ):
         replica.until_listening()
         yield replica
 

@@ -68,7 +68,7 @@ def test_translations_have_the_placeholders_of_their_texts_and_all_plural_forms(
         assert not list(message.check()), message.id
         assert not message.fuzzy, message.id
         source = message.id if isinstance(message.id, str) else message.id[1]
-        for text in texts:
+        for text in map(str, texts):
             assert set(_PLACES.findall(text)) == set(_PLACES.findall(source)), message.id
 
 

@@ -148,11 +148,11 @@ def test_who_is_no_admin_looks_and_changes_nothing(connected: Replica, control_p
 def test_a_membridge_that_is_away_is_a_word_and_not_an_error(start_replica: StartReplica) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    for settings, words in (
-        ({}, "No Membridge is connected"),
-        ({"MEMBRIDGE_SERVER_URL": nobody}, "Membridge cannot be reached"),
+    for replica, words in (
+        (start_replica(), "No Membridge is connected"),
+        (start_replica(MEMBRIDGE_SERVER_URL=nobody), "Membridge cannot be reached"),
     ):
-        with Visitor(start_replica(**settings).url) as visitor:
+        with Visitor(replica.url) as visitor:
             for path in ("/membridge", HERE):
                 assert words in words_of(visitor.page(path)), path
 

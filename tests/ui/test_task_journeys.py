@@ -135,7 +135,7 @@ def test_find_last_weeks_task_and_run_it_again_with_changes(stack: Stack, page: 
     page.get_by_label("Text of the prompt").fill("SWALLOWS")
     page.get_by_role("button", name="Filter").click()
     row = page.locator(f"#task-{wanted}")
-    expect(row).to_contain_text("7 days ago")
+    expect(row).to_contain_text("1 week ago")
     row.get_by_role("link", name="Count the swallows").click()
     expect_state(page, "completed")
     page.get_by_role("link", name="Run again with changes").click()

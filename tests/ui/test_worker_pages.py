@@ -26,7 +26,7 @@ def admin(keyed: Replica) -> Generator[Visitor]:
 
 
 def test_a_worker_is_shown_with_what_runs_there(keyed: Replica, admin: Visitor) -> None:
-    board = {"free_memory_bytes": 512 << 20, "total_memory_bytes": 4 << 30, "load_1m": 0.5, "cores": 4, "pressure": []}
+    board = {"free_memory_bytes": 512 << 20, "total_memory_bytes": 4 << 30, "load_1m": 0.5, "cores": 4}
     keyed.register("pi one", slots=2, capabilities={"labels": ["arm"]}, agent_version="9.9")
     task, lease = keyed.leased("pi one", prompt="Water <b>the</b> garden")
     told(keyed.post("/workers/pi one/extend", {"leases": [{"lease_id": lease["id"]}], "board": board}))

@@ -16,7 +16,7 @@ from bloom.base.errors import ConfigurationError
 from bloom.blobs.errors import BlobMissing
 from bloom.blobs.interface import BlobStore
 from bloom.db.data_dir import write_atomically
-from bloom.db.migrate import HEAD, known_revisions, rebuilding
+from bloom.db.migrate import HEAD, known_revisions, rebuilding, upgrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +91,17 @@ async def restore(
         schema.upgrade(verified.head.revision)
         references = tables.drop_references(connection)
         known = tables.known_tables(connection)
-        with tables.positions_kept(connection):
-            async for member in reader.members(verified.head, passphrase):
-                await _put(member, connection, known, target)
+        async for member in reader.members(verified.head, passphrase):
+            await _put(member, connection, known, target)
         tables.make_references(connection, references)
         if target.objects is not None:
             tables.point_to_store(connection, target.objects.url("x").removesuffix("x"))
         schema.upgrade("head")
         for path, content in _files(verified, target).items():
             write_atomically(path, content)
+    upgrade(
+        database_url
+    )  # lets the audit log go on behind its last entry, should this server have counted less transactions
 
 
 async def _require_places(verified: Verified, target: Target) -> None:

@@ -1,8 +1,7 @@
 """Typed calls of the SQL that copies whole tables: asynchronous out of a database, and synchronous into one, within the
 transaction of the migrations."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,17 +106,6 @@ def drop_references(connection: psycopg.Connection[Any]) -> list[bytes]:
         _named("make_reference", table=name, constraint=constraint, definition=definition)
         for name, constraint, definition in found
     ]
-
-
-@contextmanager
-def positions_kept(connection: psycopg.Connection[Any]) -> Generator[None]:
-    """Within it rows whose position in the audit log is left out take one among the entries of this transaction."""
-    found = connection.execute(_SQL["positions"], {}).fetchall()
-    for name, column in found:
-        connection.execute(_named("take_current", table=name, column=column))
-    yield
-    for name, column in found:
-        connection.execute(_named("take_none", table=name, column=column))
 
 
 def make_references(connection: psycopg.Connection[Any], statements: Sequence[bytes]) -> None:

@@ -14,30 +14,15 @@ select pg_advisory_xact_lock_shared(%(lock)s);
 select version_num from bloom.alembic_version;
 
 -- name: tables
--- The tables of both schemas, with their columns. Numbers of transactions (xid8) mean nothing in another database.
+-- The tables of both schemas, with their columns.
 select format('%%I.%%I', n.nspname, c.relname) as name,
        array_agg(quote_ident(a.attname) order by a.attnum) as columns
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 where n.nspname in ('bloom', 'membridge') and c.relkind in ('r', 'p') and not c.relispartition
-  and c.relname <> 'alembic_version' and a.atttypid <> 'xid8'::regtype
+  and c.relname <> 'alembic_version'
 group by n.nspname, c.relname order by n.nspname, c.relname;
-
--- name: positions
--- Columns that hold the number of a transaction and do not take the current one by themselves: how far the audit log was read.
-select format('%%I.%%I', n.nspname, c.relname) as name, quote_ident(a.attname) as column
-from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-where n.nspname in ('bloom', 'membridge') and c.relkind = 'r' and a.atttypid = 'xid8'::regtype and a.attnum > 0
-  and not a.attisdropped and not a.atthasdef;
-
--- name: take_current
--- All restored entries of the audit log are of this transaction; so is a position among them.
-alter table /* table */ alter column /* column */ set default pg_current_xact_id();
-
--- name: take_none
--- As it was.
-alter table /* table */ alter column /* column */ drop default;
 
 -- name: sequences
 -- How far the identities of both schemas have counted.

@@ -50,6 +50,7 @@ PROGRAMS: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "runtime": (ServerSettings,),
     "membridge": (MembridgeSettings,),
     "up": (UpSettings,),
+    "backup": (BackupSettings,),
     "client": (ClientSettings, CommandVariables),
     "worker": (WorkerVariables,),
     "sync": (SyncSettings, HookVariables),

@@ -19,9 +19,8 @@ def upgrade(
     sql: Annotated[bool, typer.Option("--sql", help="With --plan: the SQL, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the schema of DATABASE_URL to this release. Safe to repeat, and while runtimes serve.
-
-    --plan reads the database of the data directory, too, where DATABASE_URL is not set.
+    """Bring the schema of DATABASE_URL, else of the data directory's database, to this release. Safe to repeat, and while
+    runtimes serve.
     """
     with errors_as_exits(as_json=as_json):
         from bloom.base.settings import ServerSettings, load
@@ -29,21 +28,15 @@ def upgrade(
         from bloom.db.migrate import upgrade as apply
         from bloom.db.steps import upgrade_plan
 
-        settings = load(ServerSettings)
+        with reachable_database(load(ServerSettings)) as url:
+            steps = upgrade_plan(url) if plan else []
+            applied = [] if plan else apply(url)
         if plan:
-            with reachable_database(settings) as url:
-                steps = upgrade_plan(url)
             if as_json:
                 print_json([asdict(step) for step in steps])
             else:
                 print("\n\n".join(_told(step, sql=sql) for step in steps) or "the schema is up to date")
-            return
-        if settings.database_url is None:
-            raise ConfigurationError(
-                "DATABASE_URL is not set; the database that `bloom serve` runs by itself is upgraded at its start"
-            )
-        applied = apply(settings.database_url.get_secret_value())
-        if as_json:
+        elif as_json:
             print_json({"applied": applied})
         else:
             print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")

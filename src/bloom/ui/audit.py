@@ -96,8 +96,12 @@ def _read(query: QueryParams) -> _Asked:
                 problems[field] = _NO_TIME
     if problems:
         return _Asked(values, AuditFilter(), problems)
-    texts = {field: values[field] or None for field in _TEXTS}
     wanted = AuditFilter(
-        AuditAction(action) if action else None, **texts, since=moments.get("since"), until=moments.get("until")
+        action=AuditAction(action) if action else None,
+        actor=values["actor"] or None,
+        entity_type=values["entity_type"] or None,
+        entity_id=values["entity_id"] or None,
+        since=moments.get("since"),
+        until=moments.get("until"),
     )
     return _Asked(values, wanted, {})

@@ -13,9 +13,9 @@ LATEST_MS = 253_402_300_799_999
 
 
 def _moment(value: object) -> object:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LATEST_MS:
-        return None
-    return datetime.fromtimestamp(value / 1000, UTC)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST_MS:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    return None
 
 
 def _moment_of_sec(value: object) -> object:

@@ -2,8 +2,7 @@
 
 Each process counts by itself: a client of N processes, or replicas, gets at most N times the limit.
 
-Budgets (the wire contract): 100 requests a minute on the API, 20 on test-connection; health is free. Pages are free, but for
-signing in, which tries a key as every call of the API does. The calls that
+Budgets (the wire contract): 100 requests a minute on the API, 20 on test-connection; health is free. The calls that
 workers live on have budgets of their own, far above what a worker needs: one per worker for its claims, extends and
 completions, one per address for reports on tasks, so that a fleet behind one address is never throttled. They are for
 known callers only; one without a valid key spends the general budget, whatever path it calls.
@@ -24,7 +23,6 @@ from bloom.web.errors import json_error
 from bloom.web.proxies import client_key, client_of
 
 TEST_CONNECTION_LIMIT = "20/minute"
-SIGN_IN_LIMIT = "20/minute"
 WORKER_LIMIT = "6000/minute"
 REPORT_LIMIT = "100000/minute"
 _MOST_CLIENTS = 50_000
@@ -123,7 +121,6 @@ class RateLimitMiddleware:
         self._by_key = by_key
         self._general = Budget(limit, clock)
         self._test_connection = Budget(parse_many(TEST_CONNECTION_LIMIT)[0], clock)
-        self._sign_in = Budget(parse_many(SIGN_IN_LIMIT)[0], clock)
         self._workers = Budget(parse_many(WORKER_LIMIT)[0], clock)
         self._reports = Budget(parse_many(REPORT_LIMIT)[0], clock)
 
@@ -148,15 +145,13 @@ class RateLimitMiddleware:
         await refusal(scope, receive, telling_send)
 
     def _choose(self, scope: Scope) -> tuple[Budget, str] | None:
-        path, method = route_path(scope), scope["method"]
-        signs_in = path == "/sign-in" and method == "POST"
-        if not path.startswith("/api/") and not signs_in:
+        path = route_path(scope)
+        if not path.startswith("/api/"):
             return None
+        method = scope["method"]
         if path == "/api/runtime/health" and method == "GET":
             return None
         who = client_key(client_of(scope))
-        if signs_in:
-            return self._sign_in, who
         if path == "/api/runtime/test-connection" and method == "POST":
             return self._test_connection, who
         if (principal := principal_of(scope)) is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import typer
@@ -61,7 +62,7 @@ def read(path: Path) -> Page:
     """The document at `path`."""
     tokens = MarkdownIt().enable("table").parse(path.read_text(encoding="utf-8"))
     inner = [child for token in tokens for child in token.children or ()]
-    hrefs = [str(token.attrs["href"]) for token in inner if token.type == "link_open"]
+    hrefs = [unquote(str(token.attrs["href"])) for token in inner if token.type == "link_open"]
     scripts = [token.content for token in tokens if token.type == "fence" and token.info in SHELL]
     spans = [token.content for token in inner if token.type == "code_inline"]
     return Page(path, scripts, spans, hrefs, set(anchors_of(tokens)))

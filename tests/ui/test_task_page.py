@@ -86,9 +86,7 @@ def test_a_page_that_stays_open_hears_of_the_next_attempt_after_a_requeue(runtim
         assert heard.id == "2" and texts_of(heard) == ["second"] and "Attempt 2" in heard.data
 
 
-def test_the_timeline_tells_why_each_attempt_ended(
-    runtime: Replica, visitor: Visitor, database: FreshDatabase
-) -> None:
+def test_the_timeline_tells_why_each_attempt_ended(runtime: Replica, visitor: Visitor, database: FreshDatabase) -> None:
     runtime.register("silent")
     runtime.register("fails")
     task, lost = runtime.leased("silent", max_attempts=3)

@@ -19,6 +19,9 @@ from bloom.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOOM: Any = typer.main.get_command(app)
+"""The parser; its classes are typer's own matter."""
+
 SHELL = frozenset({"sh", "bash", "console"})
 
 FOREIGN = {
@@ -103,8 +106,7 @@ def calls(script: str) -> Iterator[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Let the command line's own parser read `words`; nothing runs. Raises click's UsageError."""
-    # The classes of typer's parser are its own matter.
-    command: Any = typer.main.get_command(app)
+    command = BLOOM
     context: Any = None
     name: str | None = "bloom"
     while True:
@@ -118,7 +120,7 @@ def parse(words: list[str]) -> None:
 def named_in(span: str) -> list[str]:
     """The commands and options that a span such as `bloom task list --status STATUS` names, without what stands for a value."""
     words: list[str] = []
-    command: Any = typer.main.get_command(app)
+    command = BLOOM
     for word in re.sub(r"[\[\],]", " ", span).split()[1:]:
         commands = getattr(command, "commands", None)
         if word.startswith("--"):

@@ -53,7 +53,7 @@ def test_pages_follow_one_another_and_keep_the_filters(
     monkeypatch.setattr(pages, "PAGE", 2)
     for number in range(5):
         runtime.create(prompt=f"p{number}", agent_slug="a" if number != 2 else "b")
-    path, found = "/tasks?agent=a", []
+    path, found = "/tasks?agent=a", list[list[str]]()
     while path:
         page = visitor.page(path)
         found.append(prompts(page))

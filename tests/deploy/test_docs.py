@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -18,6 +19,9 @@ from bloom.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOOM: Any = typer.main.get_command(app)
+"""The parser; its classes are typer's own matter."""
+
 SHELL = frozenset({"sh", "bash", "console"})
 
 FOREIGN = {
@@ -102,22 +106,21 @@ def calls(script: str) -> Iterator[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Let the command line's own parser read `words`; nothing runs. Raises click's UsageError."""
-    command, context = typer.main.get_command(app), None
+    command = BLOOM
+    context: Any = None
     name: str | None = "bloom"
     while True:
         context = command.make_context(name, list(words), parent=context)
         words = [*getattr(context, "_protected_args", ()), *context.args]
         if not hasattr(command, "resolve_command") or not words:
             return
-        name, found, words = command.resolve_command(context, words)  # pyright: ignore
-        assert found is not None
-        command = found
+        name, command, words = command.resolve_command(context, words)
 
 
 def named_in(span: str) -> list[str]:
     """The commands and options that a span such as `bloom task list --status STATUS` names, without what stands for a value."""
     words: list[str] = []
-    command = typer.main.get_command(app)
+    command = BLOOM
     for word in re.sub(r"[\[\],]", " ", span).split()[1:]:
         commands = getattr(command, "commands", None)
         if word.startswith("--"):

@@ -12,7 +12,7 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 from tests.real_postgres import FreshDatabase, running_server
 from tests.real_runtime import Replica, told
-from tests.ui.conftest import ARGUMENTS, CHROMIUM
+from tests.ui.browsers import ARGUMENTS, CHROMIUM
 
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / ".build/screenshots"

@@ -128,9 +128,7 @@ def starter(place: Path, made_database: Path) -> Generator[Starter]:
     """What starts `bloom up` below `place`, and ends what was started."""
     started: list[Up] = []
 
-    def start(
-        *options: str, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str
-    ) -> Up:
+    def start(*options: str, directory: str = "home", wait: bool = True, fresh: bool = False, **variables: str) -> Up:
         home = place / directory
         if not home.exists():
             home.mkdir()

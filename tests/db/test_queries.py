@@ -70,6 +70,6 @@ def test_every_statement_of_the_program_is_used(file: Path) -> None:
 
 def test_sql_stands_in_sql_files_alone() -> None:
     statement = re.compile(r'"(select .+ from|insert into|update [a-z_.]+ set|delete from) ', re.IGNORECASE)
-    # What `sync` asks SQLite is made from the tables that it finds.
+    # What `sync` asks SQLite is made from the tables that it finds; migrations know no tables of ours but that of their own.
     ours = (file for file in SOURCE.rglob("*.py") if file.parent.name != "sync")
-    assert {file.name for file in ours if statement.search(file.read_text())} == {"migrate.py"}
+    assert {file.name for file in ours if statement.search(file.read_text())} == {"migrate.py", "env.py"}

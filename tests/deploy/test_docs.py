@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import typer
@@ -26,7 +27,8 @@ FOREIGN = {
     "prometheus-client": "PROMETHEUS_MULTIPROC_DIR",
     "OpenSSL": "SSL_CERT_FILE SSL_CERT_DIR",
     "terminals": "NO_COLOR FORCE_COLOR",
-    "a worker's children": "BLOOM_LEASE_ID BLOOM_TASK_ID BLOOM_CONTEXT_ID BLOOM_AGENT_SLUG BLOOM_DESIRED_FORMAT BLOOM_REQUEST_ID",
+    "a worker's children": """BLOOM_LEASE_ID BLOOM_TASK_ID BLOOM_CONTEXT_ID BLOOM_AGENT_SLUG BLOOM_DESIRED_FORMAT
+        BLOOM_REQUEST_ID""",
     "deploy/docker/env.example": "POSTGRES_PASSWORD STORE_ACCESS_KEY STORE_SECRET_KEY BLOOM_NETWORK",
     "psql and SQLite": "ON_ERROR_STOP SQLITE_TMPDIR",
     "make and the tests": """PYTEST_ARGS BENCH_ARGS SOAK_SECONDS SOAK_SEED BLOOM_TEST_PREVIOUS_RELEASE BLOOM_TEST_CHROMIUM
@@ -61,7 +63,7 @@ def read(path: Path) -> Page:
     """The document at `path`."""
     tokens = MarkdownIt().enable("table").parse(path.read_text(encoding="utf-8"))
     inner = [child for token in tokens for child in token.children or ()]
-    hrefs = [str(token.attrs["href"]) for token in inner if token.type == "link_open"]
+    hrefs = [unquote(str(token.attrs["href"])) for token in inner if token.type == "link_open"]
     scripts = [token.content for token in tokens if token.type == "fence" and token.info in SHELL]
     spans = [token.content for token in inner if token.type == "code_inline"]
     return Page(path, scripts, spans, hrefs, set(anchors_of(tokens)))
@@ -198,10 +200,14 @@ def test_every_link_leads_somewhere(pages: list[Page]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_page_is_in_the_index_and_every_ukrainian_page_has_the_parts_of_its_english_one(pages: list[Page]) -> None:
+def test_every_page_is_in_the_index_and_every_ukrainian_page_has_the_parts_of_its_english_one(
+    pages: list[Page],
+) -> None:
     index = read(ROOT / "docs/README.md")
     linked = {(ROOT / "docs" / href.partition("#")[0]).resolve() for href in index.links}
-    missing = [str(path.relative_to(ROOT)) for path in PAGES if path.parent != ROOT and path not in {index.path, *linked}]
+    missing = [
+        str(path.relative_to(ROOT)) for path in PAGES if path.parent != ROOT and path not in {index.path, *linked}
+    ]
     assert not missing
     english, ukrainian = (read(ROOT / "docs" / name) for name in ("deployment.md", "uk/deployment.md"))
     assert [list(calls(script)) for script in english.scripts] == [list(calls(script)) for script in ukrainian.scripts]

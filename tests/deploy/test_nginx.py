@@ -21,6 +21,7 @@ from tests.real_runtime import Replica, StartReplica, end_process, told
 KEY = "the admin's key"
 NAME = "bloom.example.org"
 CONF = Path(__file__).parents[2] / "deploy/nginx/bloom.conf"
+MEMBRIDGE_CONF = CONF.with_name("membridge.conf")
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is missing (Debian: apt install nginx-light)")
@@ -47,14 +48,15 @@ def certificate(place: Path) -> None:
 class Front:
     """A running nginx, as the file of `deploy/` says, at free ports."""
 
-    def __init__(self, place: Path, upstreams: list[str]) -> None:
+    def __init__(self, place: Path, upstreams: list[str], *, membridge: str = "http://127.0.0.1:8000") -> None:
         certificate(place)
         listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self.plain, self.secure = (each.getsockname()[1] for each in listening)
-        text = CONF.read_text().replace("/etc/letsencrypt/live/bloom.example.org", str(place))
+        text = re.sub(r"/etc/letsencrypt/live/[a-z.]+", str(place), CONF.read_text() + MEMBRIDGE_CONF.read_text())
         text = re.sub(r"^\s*listen \[::\].*\n", "", text, flags=re.MULTILINE)
         text = text.replace("listen 80;", f"listen 127.0.0.1:{self.plain};")
         text = text.replace("listen 443 ssl http2;", f"listen 127.0.0.1:{self.secure} ssl http2;")
+        text = text.replace("proxy_pass http://127.0.0.1:8000;", f"proxy_pass {membridge};")
         servers = "".join(
             f"    server {url.removeprefix('http://')} max_fails=1 fail_timeout=5s;\n" for url in upstreams
         )
@@ -125,6 +127,19 @@ def test_a_task_is_served_and_followed_live(behind: tuple[Replica, Front]) -> No
         # The first event has come through before there was a second.
         told(runtime.complete(task["id"], lease["id"]))
         assert "event: end" in [line for line in lines if line.startswith("event")]
+
+
+def test_membridge_is_served_under_its_own_name(start_replica: StartReplica, tmp_path: Path) -> None:
+    # Whatever answers at Membridge's port will do.
+    runtime = start_replica(RUNTIME_API_KEY=KEY, BLOOM_ENV="production")
+    front = Front(tmp_path, [runtime.url], membridge=runtime.url)
+    try:
+        host = {"Host": "membridge.example.org"}
+        assert front.http.get(f"{front.url}/api/runtime/health", headers=host).status_code == 200
+        plain = front.http.get(f"http://127.0.0.1:{front.plain}/health", headers=host)
+        assert (plain.status_code, plain.headers["Location"]) == (301, "https://membridge.example.org/health")
+    finally:
+        front.stop()
 
 
 def test_a_replica_that_is_gone_is_passed_over(start_replica: StartReplica, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from browsers import OpenPage, accessibility_problems
 from playwright.sync_api import Page, expect
 from tests.real_membridge import KEY, Membridge
 from tests.real_postgres import FreshDatabase
@@ -14,7 +15,6 @@ from tests.real_runtime import Replica, StartReplica, told
 from visitor import ADMIN_KEY
 
 from bloom.membridge.model import canonical_id_of
-from conftest import OpenPage, accessibility_problems
 
 HERE = f"/membridge/{canonical_id_of('project')}"
 

@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 import pytest
+from browsers import OpenPage
 from playwright.sync_api import Page, expect
 from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, told
 
 from bloom.ui.markdown import LONGEST_CHARS, render_markdown
-from conftest import OpenPage
 
 SAMPLES = (
     "<script>window.pwned = 1; alert(1)</script>",

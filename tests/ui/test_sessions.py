@@ -49,7 +49,7 @@ def status_with(replica: Replica, cookie: str, path: str = "/workers") -> int:
 def shown(replica: Replica, cookie: str, path: str = "/workers") -> httpx.Response:
     """The answer to who has this cookie and no key."""
     with Visitor(replica.url) as visitor:
-        return visitor.http.get(path, headers={"Cookie": f"{SESSION_COOKIE}={cookie}".encode("latin-1")})
+        return visitor.http.get(path, headers=[(b"Cookie", f"{SESSION_COOKIE}={cookie}".encode("latin-1"))])
 
 
 def test_a_page_leads_to_the_sign_in_and_back(keyed: Replica) -> None:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from browsers import OpenPage, accessibility_problems
 from playwright.sync_api import Page, expect
 from tests.real_postgres import FreshDatabase, PostgresServer, eventually
 from tests.real_runtime import Served, told
 from tests.real_worker import NO_LIMITS, RealWorker
-
-from conftest import OpenPage, accessibility_problems
 
 # Says its prompt. "hold": waits in the middle of it for the file `go-TASK`. "fail": fails unless there is a file `mended`.
 SCRIPT = """

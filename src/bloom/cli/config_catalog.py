@@ -54,7 +54,6 @@ PROGRAMS: Mapping[str, tuple[type[BaseSettings], ...]] = {
     "client": (ClientSettings, CommandVariables),
     "worker": (WorkerVariables,),
     "sync": (SyncSettings, HookVariables),
-    "backup": (BackupSettings,),
 }
 
 OURS = ("BLOOM_", "MINIO_", "MEMBRIDGE_", "RUNTIME_API_KEY")

@@ -19,7 +19,8 @@ from bloom.cli.machine import init_system
 from bloom.cli.service_files import INIT_SCRIPTS, SYSTEM_UNITS
 
 SERVICE_ENV_FILE = Path("/etc/bloom-runtime.env")
-SERVICES = ("bloom-runtime", "membridge-server", "bloom-worker")
+WORKER = "bloom-worker"
+SERVICES = ("bloom-runtime", "membridge-server", WORKER)
 
 _OLDEST_PYTHON = (3, 11)
 _ASK_SEC = 5
@@ -99,19 +100,27 @@ def services() -> Iterator[Finding]:
     init = init_system()
     user_units = Path.home() / ".config" / "systemd" / "user"
     for name in SERVICES:
+        # What a setting that is wrong has to say is there before the log is (deploy/).
+        errors = f"/var/log/{name}{'' if name == WORKER else '-error'}.log"
         if (SYSTEM_UNITS / f"{name}.service").exists():
-            yield _service(name, init == "systemd", ["systemctl"], "systemctl", "journalctl -u")
+            yield _service(
+                name,
+                init == "systemd",
+                ["systemctl"],
+                "systemctl",
+                f"journalctl -u {name}" if name == WORKER else errors,
+            )
         if (user_units / f"{name}.service").exists():
             yield _service(
                 f"{name} (yours)",
                 init == "systemd",
                 ["systemctl", "--user"],
                 "systemctl --user",
-                "journalctl --user -u",
+                f"journalctl --user -u {name}",
             )
         if (INIT_SCRIPTS / name).exists():
             is_up = init == "openrc" and _say(["rc-service", name, "status"]) is not None
-            fix = f"rc-service {name} start; look at /var/log/{name}.log"
+            fix = f"rc-service {name} start; look at {errors}"
             yield Finding(name, "ok" if is_up else "warning", "runs" if is_up else "does not run", fix)
 
 
@@ -122,7 +131,7 @@ def _service(name: str, can_ask: bool, command: Sequence[str], shown: str, logs:
         case "active":
             return Finding(name, "ok", "runs")
         case "failed":
-            return Finding(name, "problem", "has failed", f"{logs} {unit} tells why; {shown} restart {unit}")
+            return Finding(name, "problem", "has failed", f"{logs} tells why; {shown} restart {unit}")
         case None | "":
             return Finding(name, "warning", "is installed, and systemd does not answer here", "")
         case _:

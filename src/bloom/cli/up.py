@@ -10,7 +10,8 @@ from bloom.cli.exits import errors_as_exits
 def up(
     *,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Start the runtime again when its files change; no Membridge (development).")
+        bool,
+        typer.Option("--reload", help="Start the runtime again when its files change; no Membridge (development)."),
     ] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C, then exit 0; data is kept.

@@ -95,12 +95,14 @@ async def search(
     """Up to `limit` of the wanted tasks among the `reach` newest with a `seq` below `before`, prompts cut to `cut` characters.
     With fewer than `limit`: the last `seq` that was looked at, None when there are no others.
     """
-    which = "" if wanted.status is None else "_by_status"
     text = None if wanted.text is None else "".join(_in_any_case(character) for character in wanted.text)
     params = {**asdict(wanted), "text": text, "before": before, "limit": limit, "reach": reach, "cut": cut}
-    rows = await fetch_all(connection, _SQL[f"search{which}"], params)
-    last = await fetch_one(connection, _SQL[f"reached{which}"], params) if len(rows) < limit else None
-    return [task_from_row(row) for row in rows], last["seq"] if last else None
+    rows = await fetch_all(connection, _SQL["search" if wanted.status is None else "search_by_status"], params)
+    tasks = [task_from_row(row) for row in rows]
+    if len(rows) == limit:
+        return tasks, None
+    last = await fetch_one(connection, _SQL["reached" if wanted.status is None else "reached_by_status"], params)
+    return tasks, last["seq"] if last else None
 
 
 def _in_any_case(character: str) -> str:

@@ -5,7 +5,7 @@ Nothing that the release before uses changes. Writers wait while the indexes are
 
 from alembic import op
 
-revision = "0006"
+revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None

@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import pytest
 from playwright.sync_api import Dialog, Page, expect
@@ -72,7 +72,8 @@ def accessibility_problems(page: Page) -> list[str]:
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found: list[str] = []
     # What is not a colour is the same in the dark.
-    for scheme, rules in (("light", _RULES), ("dark", ["color-contrast"])):
+    looks: tuple[tuple[Literal["light", "dark"], list[str]], ...] = (("light", _RULES), ("dark", ["color-contrast"]))
+    for scheme, rules in looks:
         page.emulate_media(color_scheme=scheme)
         answer: Any = page.evaluate("rules => axe.run(document, {runOnly: rules})", rules)
         for problem in answer["violations"]:

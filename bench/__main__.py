@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from bench import full_tables, idle, life, lists, outputs, peer, wakeup
+from bench import full_tables, idle, life, lists, outputs, pages, peer, scale, wakeup
 from bench.chart import chart
 from bench.figures import Section
 from bench.machine import describe
@@ -20,6 +20,8 @@ MEASUREMENTS = {
     "protocol": life.protocol,
     "wakeup": wakeup.wakeup,
     "idle": idle.idle,
+    "pages": pages.pages,
+    "scale": scale.scale,
     "outputs": outputs.outputs,
     "peer": peer.peer,
     "full": full_tables.full_tables,

@@ -15,7 +15,7 @@ WORKERS = 1000
 
 def idle(plan: Plan, stack: Stack) -> Section:
     """CPU, connections and transactions in one run; then statements in another, while PostgreSQL logs them."""
-    _allow_open_files(WORKERS + 200)
+    allow_open_files(WORKERS + 200)
     seconds = plan.seconds if plan.quick else max(plan.seconds, WAIT_SEC)
     stack.empty()
     with stack.runtime() as runtime, stack.connect() as asking:
@@ -75,7 +75,8 @@ def _logged_statements(stack: Stack) -> float:
     return told
 
 
-def _allow_open_files(wanted: int) -> None:
+def allow_open_files(wanted: int) -> None:
+    """Let this process and its children open so many files, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         resource.setrlimit(

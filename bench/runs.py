@@ -25,6 +25,8 @@ class Run:
     took_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     probed: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     seconds: float = 0.0
+    told: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """All that the load generator said at its end."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def generate(
         took_ms=result["took_ms"],
         probed={what: (first[what], last[what]) for what in probes},
         seconds=result["seconds"],
+        told=result,
     )
 
 

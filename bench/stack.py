@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import BinaryIO, LiteralString, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -141,8 +141,10 @@ class Stack:
         return {variable: str(told[name]) for name, variable in names.items()}
 
     @contextmanager
-    def runtime(self, *, processes: int = 1, database: str = EMPTY) -> Generator[Runtime]:
-        """`bloom serve` on a free port, with a key, without rate limits. Ends it by its process id."""
+    def runtime(
+        self, *, processes: int = 1, database: str = EMPTY, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> Generator[Runtime]:
+        """`bloom serve` on a free port, with a key, without rate limits, with these settings. Ends it by its process id."""
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
             port = listener.getsockname()[1]
             environment = {
@@ -150,6 +152,8 @@ class Stack:
                 "RUNTIME_API_KEY": self._key,
                 "BLOOM_RATE_LIMIT": "off",
                 "BLOOM_LOG_LEVEL": "warning",
+                "BLOOM_DATA_DIR": str(self.directory),
+                **settings,
             }
             arguments = ["serve", "--fd", str(listener.fileno())]
             if processes > 1:

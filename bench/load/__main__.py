@@ -6,7 +6,7 @@ from typing import Any
 
 import uvloop
 
-from bench.load import idle, life, parts, protocol
+from bench.load import idle, life, pages, parts, protocol, scale
 from bench.load.http import Connection
 from bench.load.window import Client, run
 
@@ -14,6 +14,7 @@ CLIENTS: dict[str, Client] = {
     "life": life.client,
     "protocol": protocol.client,
     "idle": idle.client,
+    "pages": pages.client,
     "create": parts.create,
     "create_batch": parts.create_batch,
     "work": parts.work_off,
@@ -25,6 +26,9 @@ async def _main(name: str, options: dict[str, Any]) -> None:
         from bench.load.peer import run_peer  # only where it is installed
 
         await run_peer(**options)
+        return
+    if name == "scale":
+        await scale.run_scale(**options)
         return
     if name == "life":
         connection = await Connection.open(options["port"], options["key"])

@@ -13,7 +13,8 @@ class Connection(asyncio.Protocol):
     """One request at a time on one connection."""
 
     def __init__(self, port: int, key: str) -> None:
-        self._head = f"Host: 127.0.0.1:{port}\r\nX-Runtime-API-Key: {key}\r\n".encode()
+        self.port = port
+        self.head = f"Host: 127.0.0.1:{port}\r\nX-Runtime-API-Key: {key}\r\n".encode()
         self._received = bytearray()
         self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
         self._transport: asyncio.Transport | None = None
@@ -34,7 +35,7 @@ class Connection(asyncio.Protocol):
         """The body of the answer to a JSON `body`. Raises Refused for any status but those `expected`."""
         kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
         return await self._send(
-            b"POST /api/runtime" + path.encode() + b" HTTP/1.1\r\n" + self._head + kind + body, *expected
+            b"POST /api/runtime" + path.encode() + b" HTTP/1.1\r\n" + self.head + kind + body, *expected
         )
 
     async def register(self, name: str, slots: int) -> None:
@@ -43,7 +44,7 @@ class Connection(asyncio.Protocol):
 
     async def get(self, path: str) -> bytes:
         """The body of the answer. Raises Refused for any status but 200."""
-        return await self._send(b"GET /api/runtime" + path.encode() + b" HTTP/1.1\r\n" + self._head + b"\r\n", 200)
+        return await self._send(b"GET /api/runtime" + path.encode() + b" HTTP/1.1\r\n" + self.head + b"\r\n", 200)
 
     async def _send(self, request: bytes, *expected: int) -> bytes:
         assert self._transport is not None and self._waiting is None

@@ -45,12 +45,17 @@ async def run(client: Client, *, port: int, key: str, clients: int, warm_up_sec:
 
 
 async def count_within(
-    window: Window, clients: Sequence[Coroutine[Any, Any, None]], *, warm_up_sec: float, seconds: float
+    window: Window,
+    clients: Sequence[Coroutine[Any, Any, None]],
+    *,
+    warm_up_sec: float,
+    seconds: float,
+    more: Callable[[], dict[str, float]] = dict,
 ) -> None:
     """Run them for `warm_up_sec`, then count for `seconds`. Any error of any client ends all.
 
     Prints `begun` and `ended` at the window's ends, so that who reads them can look at other processes, then one line of
-    JSON: done, seconds, took_ms {p50, p99}.
+    JSON: done, seconds, took_ms {p50, p99, most}, and `more`, asked at the window's end.
     """
     async with asyncio.timeout(warm_up_sec + seconds + PATIENCE_SEC), asyncio.TaskGroup() as group:
         for client in clients:
@@ -61,13 +66,13 @@ async def count_within(
         await asyncio.sleep(seconds)
         window.counting, took = False, time.monotonic() - began
         window.stopping = True
+        told = {"done": window.done, "seconds": took, "took_ms": quantiles(window.took_ms), **more()}
         print("ended", flush=True)
-    print(json.dumps({"done": window.done, "seconds": took, "took_ms": quantiles(window.took_ms)}), flush=True)
+    print(json.dumps(told), flush=True)
 
 
 def quantiles(milliseconds: list[float]) -> dict[str, float]:
-    """`p50` and `p99`; nothing of nothing."""
+    """`p50`, `p99` and the `most`; nothing of nothing."""
     ordered = sorted(milliseconds)
-    return {
-        name: round(ordered[int((len(ordered) - 1) * at)], 2) for name, at in (("p50", 0.5), ("p99", 0.99)) if ordered
-    }
+    places = (("p50", 0.5), ("p99", 0.99), ("most", 1))
+    return {name: round(ordered[int((len(ordered) - 1) * at)], 2) for name, at in places if ordered}

@@ -1,6 +1,7 @@
 """The overview says what the fleet does and what needs a person, and follows it live."""
 
 import re
+import zlib
 from collections.abc import Generator
 
 import httpx
@@ -94,3 +95,11 @@ def test_bars_stay_within_their_chart(greatest: float) -> None:
     for bar in chart.bars:
         assert bar.x >= 0 and bar.x + bar.width <= WIDTH and bar.y >= 0 and bar.y + bar.height <= HEIGHT
     assert chart.ticks[-1][1] >= greatest
+
+
+def test_the_first_page_with_all_it_loads_is_small(runtime: Replica) -> None:
+    text = page(runtime)
+    loaded = re.findall(r'(?:src|href)="(/static/[^"]+)"', text)
+    assert len(loaded) >= 6
+    contents = [text.encode(), *(runtime.http.get(runtime.url + file).content for file in dict.fromkeys(loaded))]
+    assert sum(len(zlib.compress(content)) for content in contents) < 150_000

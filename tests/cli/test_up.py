@@ -203,7 +203,9 @@ def test_a_runtime_that_cannot_start_shows_the_end_of_its_log_and_no_secret(up: 
 
 
 def test_the_database_that_database_url_names_is_used_instead_of_an_own_one(running: Up, up: Starter) -> None:
-    other = up(fresh=True, DATABASE_URL=running.child("serve").environ()["DATABASE_URL"])
+    # Runtimes on one database share their secret.
+    secret = (running.data_dir / "secret.key").read_text().strip()
+    other = up(fresh=True, DATABASE_URL=running.child("serve").environ()["DATABASE_URL"], BLOOM_SECRET_KEY=secret)
     task = create_task(other.url)
     assert task_of(running.url, task)["id"] == task
     assert not (other.data_dir / "postgres").exists()

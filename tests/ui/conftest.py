@@ -8,9 +8,9 @@ from browsers import ARGUMENTS, CHROMIUM, PATIENCE_MS, OpenPage, Watched, missin
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Generator[Browser]:
-    """Chromium, once for each test process."""
+    """Chromium. Not for longer than a module: while it is there, no test of the process can run an event loop of its own."""
     if CHROMIUM is None:
         missing("The pages are tested in Chromium. Debian: apt install chromium, or name it in BLOOM_TEST_CHROMIUM")
     with sync_playwright() as playwright:

@@ -168,7 +168,7 @@ async def test_every_answer_carries_the_security_headers() -> None:
         ]
     for answer in answers:
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["content-security-policy"].startswith("default-src 'self';")
         assert "camera=()" in answer.headers["permissions-policy"]

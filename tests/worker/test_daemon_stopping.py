@@ -37,7 +37,7 @@ async def test_an_idle_daemon_stops_at_once(worker_directory: Path) -> None:
             under_test.stopping.ask()
             await under_test.ended()
         polls = runtime.bodies("claim")
-    assert [poll["wait_sec"] for poll in polls] == [25, 0]
+    assert [poll["wait_sec"] for poll in polls] == [45, 0]
     assert polls[0]["request_id"] == polls[1]["request_id"]
 
 

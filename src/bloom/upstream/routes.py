@@ -111,7 +111,8 @@ def _passed_on_answers(example: Any) -> Responses:
     return {
         **answered(example),
         "4XX": {"description": "What Membridge refuses"},
-        "5XX": {"description": "What Membridge says when it fails; 502 is of the runtime: no usable answer"},
+        502: {"description": "No usable answer of Membridge"},
+        "5XX": {"description": "What Membridge says when it fails"},
     }
 
 

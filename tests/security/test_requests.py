@@ -128,6 +128,7 @@ NO_SECRETS = {"sync", "backup", "predecessor", "blobs", "audit", "artifacts", "w
 
 HARMLESS = {
     "web/asgi.py": {"key"},  # the name of a header
+    "upstream/sealing.py": {"secret"},  # whether what was derived from it is still right
     "upstream/service.py": {"key", "one", "other"},  # an admin's new key with a mask
 }
 

@@ -31,7 +31,9 @@ EXAMPLES = int(os.environ.get("BLOOM_TEST_ATTACKS", "0"))
 def app_of(service: str) -> FastAPI:
     """The app of `runtime` or `membridge`, not served."""
     if service == "runtime":
-        settings = load(ServerSettings, DATABASE_URL=_NOWHERE, RUNTIME_API_KEY=KEY, BLOOM_SECRET_KEY="the secret of tests")
+        settings = load(
+            ServerSettings, DATABASE_URL=_NOWHERE, RUNTIME_API_KEY=KEY, BLOOM_SECRET_KEY="the secret of tests"
+        )
         return build_app(settings)[0]
     return build_membridge_app(load(MembridgeSettings, DATABASE_URL=_NOWHERE, MEMBRIDGE_ADMIN_KEY=KEY))[0]
 
@@ -79,7 +81,13 @@ def attacked_membridge(server: PostgresServer) -> Generator[Attacked]:
     """A control plane with a project, its primary, a version, an agent and a job."""
     with server.database() as database, Membridge(database.url, key=KEY) as plane:
         epoch = plane.heartbeat("a", "garden")["epoch"]
-        version = {"node_id": "a", "epoch": epoch, "sha256": SHA256, "key": version_key(CID, epoch, SHA256), "db_size": 1}
+        version = {
+            "node_id": "a",
+            "epoch": epoch,
+            "sha256": SHA256,
+            "key": version_key(CID, epoch, SHA256),
+            "db_size": 1,
+        }
         told(plane.post(f"/projects/{CID}/versions", version), 201)
         told(plane.post("/agents", {"name": "pi4"}), 201)
         told(plane.post("/agents/pi4/commands"))

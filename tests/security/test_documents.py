@@ -21,7 +21,9 @@ def test_every_route_is_documented_but_pages_and_the_document_itself(service: st
         for method in route.methods or ()
         if route.path and (service == "membridge" or route.path.startswith("/api/") or route.path == "/metrics")
     }
-    assert {(m, p.replace(":path", "")) for m, p in routes if m != "HEAD" and not p.endswith("openapi.json")} == documented
+    assert {
+        (m, p.replace(":path", "")) for m, p in routes if m != "HEAD" and not p.endswith("openapi.json")
+    } == documented
 
 
 @both
@@ -68,7 +70,7 @@ def test_every_body_parameter_and_answer_has_an_example_that_is_valid(service: s
     document = app_of(service).openapi()
     for where, schema, example in examples_of(service):
         assert example is not None, where
-        if where[1:] in ((f"/api/runtime/llm-tasks", "status"),):  # type: ignore[index]
+        if where[1:] in (("/api/runtime/llm-tasks", "status"),):  # type: ignore[index]
             continue
         validator = Draft202012Validator({**schema, "components": document["components"]})
         assert not [error.message for error in validator.iter_errors(example)], where

@@ -47,7 +47,9 @@ VALUES: tuple[Any, ...] = (
 LARGE = "y" * 10_000_000
 
 
-def fields_of(schemas: dict[str, Any], schema: dict[str, Any], at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def fields_of(
+    schemas: dict[str, Any], schema: dict[str, Any], at: tuple[str | int, ...] = ()
+) -> Iterator[tuple[str | int, ...]]:
     """The path of each field that a schema names."""
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rpartition("/")[2]]
@@ -95,7 +97,12 @@ def bodies(service: str) -> Iterator[tuple[str, str, Any, list[tuple[str | int, 
         schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
         if schema is not None:
             ref = next((each for each in schema.get("anyOf", ()) if "$ref" in each), schema)["$ref"]
-            yield method, path, schemas[ref.rpartition("/")[2]]["examples"][0], list(dict.fromkeys(fields_of(schemas, schema)))
+            yield (
+                method,
+                path,
+                schemas[ref.rpartition("/")[2]]["examples"][0],
+                list(dict.fromkeys(fields_of(schemas, schema))),
+            )
 
 
 def filled(path: str, named: dict[str, str]) -> str:
@@ -116,9 +123,11 @@ def test_each_field_of_each_body(service: tuple[str, Attacked]) -> None:
         for at in [(), *fields]:
             for number, value in enumerate(VALUES):
                 # The short form gives each field some, and each value many fields.
-                if EXAMPLES or (number + count) % 7 == 0:
+                if EXAMPLES or (number + count) % 11 == 0:
                     content = written(placed(good, at, value))
-                    answer = attacked.http.request(method, url, content=content, headers={"Content-Type": "application/json"})
+                    answer = attacked.http.request(
+                        method, url, content=content, headers={"Content-Type": "application/json"}
+                    )
                     check(answer, (method, path, at, repr(value)[:60]))
             count += 1
     assert count > 20
@@ -136,7 +145,12 @@ def test_ten_megabytes_in_a_field(service: tuple[str, Attacked]) -> None:
 @pytest.mark.timeout(0)
 def test_each_field_of_each_body_with_what_is_made_up(service: tuple[str, Attacked]) -> None:
     anything = st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=200) | st.sampled_from(VALUES),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(st.characters(), max_size=200)
+        | st.sampled_from(VALUES),
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner, max_size=4),
         max_leaves=20,
     )
@@ -159,7 +173,20 @@ def test_each_field_of_each_body_with_what_is_made_up(service: tuple[str, Attack
             attempt()
 
 
-TEXTS = ("%00", "%ED%A0%80", "%FF", "%E2%80%AE", "x" * 5000, "%27%3B--", "1e999", "NaN", "-1", "9" * 400, "%0d%0aX:1", "")
+TEXTS = (
+    "%00",
+    "%ED%A0%80",
+    "%FF",
+    "%E2%80%AE",
+    "x" * 5000,
+    "%27%3B--",
+    "1e999",
+    "NaN",
+    "-1",
+    "9" * 400,
+    "%0d%0aX:1",
+    "",
+)
 
 
 def test_each_parameter_of_each_path_and_query(service: tuple[str, Attacked]) -> None:
@@ -169,7 +196,7 @@ def test_each_parameter_of_each_path_and_query(service: tuple[str, Attacked]) ->
             continue
         for number, text in enumerate(TEXTS):
             for position, parameter in enumerate(operation.get("parameters", ())):
-                if not EXAMPLES and (number + position) % 3:
+                if not EXAMPLES and (number + position) % 4:
                     continue
                 target, query = filled(path, attacked.named), ""
                 if parameter["in"] == "path":
@@ -181,7 +208,19 @@ def test_each_parameter_of_each_path_and_query(service: tuple[str, Attacked]) ->
                 check(attacked.http.request(method, url, **body), (method, path, parameter["name"], text[:20]))
 
 
-FORM_TEXTS = ("NUL \x00 inside", "\u202eevil", "x" * 300_000, "'; --", "1e999", "9" * 5000, "NaN", "-1", "../../x", "\r\nX: 1", "")
+FORM_TEXTS = (
+    "NUL \x00 inside",
+    "\u202eevil",
+    "x" * 20_000,
+    "'; --",
+    "1e999",
+    "9" * 5000,
+    "NaN",
+    "-1",
+    "../../x",
+    "\r\nX: 1",
+    "",
+)
 FIELD = re.compile(r'<(?:input|select|textarea)\b[^>]*\bname="([^"]+)"')
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
@@ -199,10 +238,14 @@ def test_each_field_of_each_form(postgres_server: PostgresServer) -> None:
         assert {"prompt", "membridge_url", "language", "hours", "agent"} & set(names)
         for method, path in routes:
             # Removing and revoking take no text, and signing out ends this.
-            if method == "POST" and not path.startswith("/api") and not path.endswith(("/remove", "/revoke", "sign-out")):
+            if (
+                method == "POST"
+                and not path.startswith("/api")
+                and not path.endswith(("/remove", "/revoke", "sign-out"))
+            ):
                 for number, text in enumerate(FORM_TEXTS):
-                    some = names if EXAMPLES else names[number % 4 :: 4]
-                    for fields in ({name: text for name in names}, *({name: text} for name in some)):
+                    some = names if EXAMPLES else names[number :: 4 * len(FORM_TEXTS)]
+                    for fields in (dict.fromkeys(names, text), *({name: text} for name in some)):
                         answer = browser.post(filled(path, attacked.named), data={"form_token": known, **fields})
                         assert answer.status_code < 500 or answer.status_code == 502, (path, fields.keys(), text[:20])
                         assert "Traceback" not in answer.text

@@ -13,7 +13,9 @@ from tests.real_runtime import refused
 
 PREVIOUS = "the key before"
 OPEN = {("GET", "/health")}
-ROUTES = sorted({(m, r.path) for r in iter_route_contexts(app_of("membridge").routes) for m in r.methods or () if r.path})
+ROUTES = sorted(
+    {(m, r.path) for r in iter_route_contexts(app_of("membridge").routes) for m in r.methods or () if r.path}
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ def test_what_is_not_the_key_does_not_open_any_route(plane: Membridge) -> None:
         assert answer.status_code in ((200,) if (method, path) in OPEN else (401, 429)), (method, path)
 
 
-@pytest.mark.parametrize("path", ["/projects/", "//projects", "/./projects", "/%70rojects", "/health/", "/health/../jobs"])
+@pytest.mark.parametrize(
+    "path", ["/projects/", "//projects", "/./projects", "/%70rojects", "/health/", "/health/../jobs"]
+)
 def test_no_way_of_writing_a_path_gets_around_the_key(plane: Membridge, path: str) -> None:
     answer = plane.http.send(httpx.Request("GET", httpx.URL(plane.url).copy_with(raw_path=path.encode())))
     assert refused(answer, answer.status_code) in ("unauthorized", "rate_limited", "too_many_attempts")

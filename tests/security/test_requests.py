@@ -77,7 +77,9 @@ def test_no_text_of_a_caller_becomes_a_header(runtime: Attacked, text: str) -> N
 
 
 def test_a_page_of_a_list_that_asks_for_another_host_is_told_no_host(runtime: Attacked) -> None:
-    answer = sent(runtime, "GET", f"{API}/llm-tasks?limit=1", Host="evil.example", **{"X-Forwarded-Host": "evil.example"})
+    answer = sent(
+        runtime, "GET", f"{API}/llm-tasks?limit=1", Host="evil.example", **{"X-Forwarded-Host": "evil.example"}
+    )
     assert answer.headers["link"].startswith("<?") and "evil.example" not in str(answer.headers.raw) + answer.text
     for path in ("/sign-in", "/", "/tasks"):
         answer = sent(runtime, "GET", path, Host="evil.example", **{"X-Forwarded-Host": "evil.example"})
@@ -117,7 +119,9 @@ _SECRET = re.compile(r"(?:^|_)(?:key|secret|token|digest|signature|password|pass
 def names_of_secrets(compared: ast.Compare) -> list[str]:
     """The names in a comparison that look like those of a secret, if it is one of two texts that somebody could guess."""
     sides = [compared.left, *compared.comparators]
-    if not all(isinstance(op, ast.Eq | ast.NotEq) for op in compared.ops) or any(isinstance(s, ast.Constant) for s in sides):
+    if not all(isinstance(op, ast.Eq | ast.NotEq) for op in compared.ops) or any(
+        isinstance(s, ast.Constant) for s in sides
+    ):
         return []
     names = [side.attr if isinstance(side, ast.Attribute) else getattr(side, "id", "") for side in sides]
     return [name for name in names if _SECRET.search(name)]

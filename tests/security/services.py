@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from hypothesis import HealthCheck
 from tests.real_membridge import Membridge
 from tests.real_postgres import PostgresServer
 from tests.real_runtime import API, Replica, told
@@ -22,6 +23,13 @@ from bloom.server.membridge_app import build_membridge_app
 KEY = "the key of the attacked"
 _NOWHERE = "postgresql://nobody@localhost/nothing"
 CID, SHA256 = canonical_id_of("garden"), "ab" * 32
+
+UNHURRIED = [
+    HealthCheck.too_slow,
+    HealthCheck.data_too_large,
+    HealthCheck.filter_too_much,
+    HealthCheck.large_base_example,
+]
 
 EXAMPLES = int(os.environ.get("BLOOM_TEST_ATTACKS", "0"))
 """How many cases of a kind to try; 0: the few, always the same, of the short form."""

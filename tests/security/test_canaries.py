@@ -1,4 +1,4 @@
-"""A canary in every place where a secret lives, everything used, then a look at everything that came out: not one of them sings."""
+"""A canary in every place where a secret lives, everything used, then a look at all that came out: not one of them sings."""
 
 import gzip
 import json
@@ -113,8 +113,10 @@ def test_no_secret_comes_out_anywhere(
     try:
         httpx.put(f"{store.endpoint}/{BUCKET}", trust_env=False).raise_for_status()
         url, scan.secrets["DATABASE_URL"] = with_password(database.url)
-        keys = {name: OF_ENVIRONMENT[name] for name in ("MEMBRIDGE_ADMIN_KEY_PREVIOUS",)}
-        with Membridge(database.url, key=OF_ENVIRONMENT["MEMBRIDGE_ADMIN_KEY"], **keys) as plane:
+        before = OF_ENVIRONMENT["MEMBRIDGE_ADMIN_KEY_PREVIOUS"]
+        with Membridge(
+            database.url, key=OF_ENVIRONMENT["MEMBRIDGE_ADMIN_KEY"], MEMBRIDGE_ADMIN_KEY_PREVIOUS=before
+        ) as plane:
             environment = {
                 **{name: value for name, value in OF_ENVIRONMENT.items() if name != "BLOOM_BACKUP_PASSPHRASE"},
                 "DATABASE_URL": url,

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from services import EXAMPLES, KEY, SERVICES, STREAMS, Attacked, app_of, attacked_runtime, operations
+from services import EXAMPLES, KEY, SERVICES, STREAMS, UNHURRIED, Attacked, app_of, attacked_runtime, operations
 from tests.keys.key_holders import routes_of_the_runtime
 from tests.real_postgres import PostgresServer
 
@@ -160,7 +160,7 @@ def test_each_field_of_each_body_with_what_is_made_up(service: tuple[str, Attack
             if at[-1] == "wait_sec":  # a good one is waited for
                 continue
 
-            @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=UNHURRIED)
             @given(value=anything)
             def attempt(
                 value: Any, method: str = method, path: str = path, good: Any = good, at: tuple[str | int, ...] = at
@@ -203,7 +203,7 @@ def test_each_parameter_of_each_path_and_query(service: tuple[str, Attacked]) ->
                     target = filled(path.replace(f"{{{parameter['name']}}}", text), attacked.named)
                 elif parameter["in"] == "query":
                     query = f"?{parameter['name']}={text}"
-                body = {} if method in ("GET", "HEAD", "DELETE") else {"json": {}}
+                body: dict[str, Any] = {} if method in ("GET", "HEAD", "DELETE") else {"json": {}}
                 url = httpx.URL(attacked.url).copy_with(raw_path=(target + query).encode())
                 check(attacked.http.request(method, url, **body), (method, path, parameter["name"], text[:20]))
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Generator
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ def plane(postgres_server: PostgresServer) -> Generator[Membridge]:
 def call(plane: Membridge, method: str, path: str, *keys: bytes) -> httpx.Response:
     """The answer to a request that shows these keys, each in a header of its own."""
     url = plane.url + re.sub(r"\{\w+(?::path)?\}", "nothing", path)
-    json = None if method in ("GET", "HEAD") else {}
+    json: Any = None if method in ("GET", "HEAD") else {}
     request = plane.http.build_request(method, url, json=json)
     del request.headers["X-MEMBRIDGE-ADMIN"]
     headers = [*request.headers.raw, *((b"X-MEMBRIDGE-ADMIN", key) for key in keys)]

@@ -1,4 +1,4 @@
-"""What a request cannot do: leave the directories that are served, write headers, lead a browser away, or learn a key by time."""
+"""What a request cannot do: leave what is served, write headers, lead a browser away, or learn a key by time."""
 
 import ast
 import re

@@ -111,6 +111,8 @@ _KEY: dict[str, Any] = {
 }
 
 EXAMPLES: Mapping[str, Any] = {
+    "TaskStatus": "queued",
+    "LeaseStatus": "active",
     "CreateTask": _NEW_TASK,
     "CreateBatch": {"tasks": [_NEW_TASK]},
     "CreateBatchAnswer": {
@@ -193,7 +195,6 @@ PARAMETERS: Mapping[str, Any] = {
     "cid": "6c1d5b2f7a80e934",
     "lease_id": _LEASE_ID,
     "Idempotency-Key": "nightly-2026-11-28",
-    "status": "active",
     "limit": 100,
     "cursor": "WzQxXQ",
     "after": 0,

@@ -134,7 +134,8 @@ def _complete(
     responses: dict[str, Any] = operation["responses"]
     responses.pop("422", None)
     for parameter in operation.get("parameters", ()):
-        parameter["example"] = parameters[parameter["name"]]
+        if parameter["name"] in parameters:  # others have a schema with an example
+            parameter["example"] = parameters[parameter["name"]]
     has_body = "requestBody" in operation
     for status, occurs in (
         (400, has_body or bool(operation.get("parameters"))),
@@ -157,8 +158,8 @@ def _complete(
 
 def _error_content(status: int) -> dict[str, Any]:
     code = _OWN_CODES.get(status, "error")
-    examples = {code: {"value": {"error": _TEXTS.get(status, "What went wrong"), "code": code}}}
+    examples: dict[str, Any] = {code: {"value": {"error": _TEXTS.get(status, "What went wrong"), "code": code}}}
     if status == 400:
-        told = {"formErrors": [], "fieldErrors": {"prompt": ["Required"]}}
+        told: dict[str, Any] = {"formErrors": [], "fieldErrors": {"prompt": ["Required"]}}
         examples = {"invalid": {"value": {"error": told, "code": "invalid"}}}
     return {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}, "examples": examples}

@@ -13,10 +13,10 @@ CLAUDE := .build/claude/.installed-$(CLAUDE_VERSION)
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev test soak lint bench screenshots lock FORCE
+.PHONY: help up dev test test-security soak lint bench screenshots lock FORCE
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 up: .venv/.installed ## Set everything up and run it: database, runtime, one worker (PORT, BLOOM_DATA_DIR, BLOOM_UP_SLOTS)
 	@exec $(RUN) $(BIN)/bloom up
@@ -27,6 +27,10 @@ dev: .venv/.installed ## The same without Membridge, starting the runtime again 
 # One process more than a small machine has cores, for tests also wait; neighbours stay together and share what they set up.
 test: .venv/.installed .venv/.dev $(CLAUDE) $(AXE) ## Run the tests (PYTEST_ARGS="-k lease")
 	@$(RUN) $(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
+
+test-security: .venv/.installed .venv/.dev ## Attack both services at length, and look for known weaknesses of dependencies (BLOOM_TEST_ATTACKS)
+	@$(RUN) BLOOM_TEST_ATTACKS=$${BLOOM_TEST_ATTACKS:-60} $(BIN)/python -m pytest -n 2 tests/security $(PYTEST_ARGS)
+	@$(RUN) $(BIN)/python -m tests.security.dependencies
 
 soak: .venv/.installed .venv/.dev $(CLAUDE) ## Crash storm for ten minutes, and fifty killed workers (SOAK_SECONDS, SOAK_SEED)
 	@$(RUN) $(BIN)/python -m tests.soak

@@ -14,6 +14,7 @@ from bloom.artifacts.service import ArtifactService, artifact_not_found
 from bloom.base.fields import StorableText
 from bloom.base.ids import ArtifactId, TaskId
 from bloom.web.answers import JsonAnswer
+from bloom.web.openapi import Responses, conflict, streamed
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, can_be_id, page_answer
 
@@ -45,6 +46,7 @@ async def content_answer(artifacts: ArtifactService, artifact: Artifact, *, endi
     return StreamingResponse(body(), media_type=artifact.content_type, headers=headers)
 
 
+_STORE_AWAY: Responses = {502: {"description": "The object store does not answer"}}
 PathArtifactId = Annotated[ArtifactId, Depends(_artifact_id)]
 
 
@@ -71,12 +73,20 @@ def artifact_routes(artifacts: ArtifactService) -> APIRouter:
         """One artifact, its content whole unless it is in the object store or over 1 MiB."""
         return JsonAnswer(artifact_fields(await artifacts.get(artifact_id)))
 
-    @router.get("/artifacts/{artifact_id}/content", response_class=Response)
+    @router.get(
+        "/artifacts/{artifact_id}/content",
+        response_class=Response,
+        responses={**streamed("*/*", "Hello."), **conflict("Its object store is not configured here"), **_STORE_AWAY},
+    )
     async def content(artifact_id: PathArtifactId) -> Response:
         """The content, streamed."""
         return await content_answer(artifacts, await artifacts.get(artifact_id))
 
-    @router.get("/artifacts/{artifact_id}/url", response_model=ArtifactUrl)
+    @router.get(
+        "/artifacts/{artifact_id}/url",
+        response_model=ArtifactUrl,
+        responses={**conflict("It is in no object store that can sign links"), **_STORE_AWAY},
+    )
     async def url(artifact_id: PathArtifactId) -> Response:
         """A link to the content that needs no key, for an hour."""
         link, expires_at = await artifacts.presigned(artifact_id)

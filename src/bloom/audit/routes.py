@@ -14,6 +14,7 @@ from bloom.audit.service import AuditService
 from bloom.base.clock import from_ms
 from bloom.base.errors import InvalidInput
 from bloom.base.fields import StorableText
+from bloom.web.openapi import streamed
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, page_answer
 from bloom.web.sse import SseEvent, event_stream, last_event_id
@@ -58,7 +59,13 @@ def audit_routes(audit: AuditService) -> APIRouter:
         rows = [audit_fields(entry) for entry in found[:limit]]
         return page_answer(request, rows, more=len(found) > limit, last=found[:limit][-1].id if found else None)
 
-    @router.get("/stream", response_class=Response)
+    @router.get(
+        "/stream",
+        response_class=Response,
+        responses=streamed(
+            "text/event-stream", 'id: 812-41\nevent: audit\ndata: {"action":"task_created","actor":"admin"}\n\n'
+        ),
+    )
     async def stream(request: Request) -> Response:
         """Follow the audit log from now on, or after `Last-Event-ID`: `event: start`, whose id is where this begins, then
         `event: audit` for each entry, each once, whichever replica is asked.

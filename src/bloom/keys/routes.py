@@ -10,6 +10,7 @@ from bloom.keys.service import KeyService, MadeKey, key_not_found
 from bloom.web.answers import JsonAnswer
 from bloom.web.auth import presented_key
 from bloom.web.bodies import StrictRoute
+from bloom.web.openapi import conflict
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, Caller, can_be_id, page_answer
 
@@ -28,7 +29,7 @@ def key_routes(keys: KeyService, *, asked_for: bool) -> APIRouter:
     """The router below `/api/runtime`. `asked_for`: whether this runtime asks its callers for a key at all."""
     router = APIRouter(route_class=StrictRoute, tags=["keys"])
 
-    @router.post("/keys", status_code=201, response_model=CreatedKey)
+    @router.post("/keys", status_code=201, response_model=CreatedKey, responses=conflict("A key has this name"))
     async def create(body: CreateKey, caller: Caller) -> Response:
         """Make a key. This answer alone shows it."""
         return _shown_once(await keys.create(body, actor=caller.name))
@@ -46,12 +47,16 @@ def key_routes(keys: KeyService, *, asked_for: bool) -> APIRouter:
         """Revoke a key: it is refused from now on, and what waits under it ends. Repeating this changes nothing."""
         return JsonAnswer(key_fields(await keys.revoke(key_id, actor=caller.name)))
 
-    @router.post("/keys/{key_id}/rotate", status_code=201, response_model=CreatedKey)
+    @router.post(
+        "/keys/{key_id}/rotate", status_code=201, response_model=CreatedKey, responses=conflict("The key is not valid")
+    )
     async def rotate(key_id: PathKeyId, caller: Caller, body: RotateKey | None = None) -> Response:
         """Give a key a new secret, which this answer alone shows; the one before is taken for `overlap_sec` more seconds."""
         return _shown_once(await keys.rotate(key_id, body or RotateKey(), actor=caller.name))
 
-    @router.post("/keys/join", status_code=201, response_model=CreatedKey)
+    @router.post(
+        "/keys/join", status_code=201, response_model=CreatedKey, responses=conflict("The worker has a key already")
+    )
     async def join(request: Request, body: Join) -> Response:
         """Exchange a join token, shown as the key, for the key of a worker; the token is used up."""
         return _shown_once(await keys.join(presented_key(request), body))

@@ -25,6 +25,7 @@ from bloom.keys.ring import NamedKeyRing
 from bloom.keys.routes import key_routes
 from bloom.keys.service import KeyService
 from bloom.server.access import API, MEMBRIDGE, RULES
+from bloom.server.examples import EXAMPLES, HEALTH, PARAMETERS
 from bloom.server.maintenance import maintain
 from bloom.server.metrics import Gauges, RequestObserver, metrics_routes
 from bloom.tasks.routes.clients import client_routes
@@ -55,11 +56,12 @@ from bloom.upstream.sealing import Sealer
 from bloom.upstream.service import ConnectionService, environment_of
 from bloom.upstream.syncing import WorkerSync
 from bloom.web.answers import JsonAnswer
-from bloom.web.auth import AdminKey, KeyRings
+from bloom.web.auth import AdminKey, KeyRings, is_guarded
 from bloom.web.base_path import parse_base_path
 from bloom.web.disconnect import Stopping
 from bloom.web.health import in_time
 from bloom.web.install import install_web
+from bloom.web.openapi import describe
 from bloom.web.sessions import Sessions
 from bloom.web.sign_in import SignInAttempts
 from bloom.workers.routes import worker_routes
@@ -253,6 +255,14 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
         metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
     )
     _add_health(app, runtime)
+    describe(
+        app,
+        key_header="X-Runtime-API-Key",
+        is_open=lambda method, path: not is_guarded(method, path),
+        is_limited=lambda method, path: path.startswith("/api/") and path != f"{API}/health",
+        examples=EXAMPLES,
+        parameters=PARAMETERS,
+    )
     # The framework makes up its routes at the first request that meets them; better now than in somebody's request.
     observer.learn(app.routes)
     return app, stopping
@@ -313,7 +323,7 @@ def _add_pages(
 def _add_health(app: FastAPI, runtime: Runtime) -> None:
     started = time.monotonic()
 
-    @app.get(f"{API}/health", tags=["health"])
+    @app.get(f"{API}/health", tags=["health"], responses=HEALTH)
     async def health() -> Response:
         """Whether this process serves; 503 when the database does not answer."""
         body: dict[str, object] = {

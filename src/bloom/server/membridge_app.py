@@ -24,12 +24,14 @@ from bloom.membridge.service.versions import VersionService
 from bloom.membridge.settings import MembridgeSettings
 from bloom.membridge.topics import LEADERSHIP
 from bloom.server.maintenance import every, guarded
+from bloom.server.membridge_examples import EXAMPLES, HEALTH, PARAMETERS
 from bloom.web.auth import AdminKey
 from bloom.web.body_limit import BodyLimitMiddleware
 from bloom.web.development import DevelopmentGuardMiddleware
 from bloom.web.disconnect import Stopping
 from bloom.web.errors import UnexpectedErrorsMiddleware, install_error_handlers
 from bloom.web.health import in_time
+from bloom.web.openapi import describe
 from bloom.web.proxies import ProxyHeadersMiddleware, parse_trusted_proxies
 from bloom.web.request_context import RequestContextMiddleware
 from bloom.web.security_headers import SecurityHeadersMiddleware
@@ -119,6 +121,14 @@ def build_membridge_app(settings: MembridgeSettings) -> tuple[FastAPI, Stopping]
     app.include_router(agent_routes(plane.projects, plane.jobs))
     app.include_router(job_routes(plane.jobs))
     app.include_router(audit_routes(plane.projects))
+    describe(
+        app,
+        key_header="X-MEMBRIDGE-ADMIN",
+        is_open=lambda method, path: path == "/health",
+        is_limited=lambda method, path: path != "/health",
+        examples=EXAMPLES,
+        parameters=PARAMETERS,
+    )
     app.openapi()
     return app, stopping
 
@@ -143,7 +153,7 @@ def _install_web(app: FastAPI, settings: MembridgeSettings) -> Stopping:
 
 
 def _add_health(app: FastAPI, plane: ControlPlane) -> None:
-    @app.get("/health", tags=["health"])
+    @app.get("/health", tags=["health"], responses=HEALTH)
     async def health() -> Response:
         """Whether this process serves; 503 when the database does not answer."""
         body: dict[str, object] = {"status": "ok", "service": "membridge-control-plane", "version": __version__}

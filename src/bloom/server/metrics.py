@@ -24,6 +24,7 @@ from bloom.upstream.health import LinkHealth
 from bloom.web.asgi import header, header_values, template_of
 from bloom.web.auth import AdminKey
 from bloom.web.errors import json_error
+from bloom.web.openapi import streamed
 from bloom.web.proxies import parse_address
 from bloom.workers.service import WorkerService
 
@@ -150,7 +151,7 @@ def metrics_routes(gauges: Gauges, key: str | None) -> APIRouter:
     router = APIRouter(tags=["metrics"])
     ring = None if key is None else AdminKey(key)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=Response, responses=streamed("text/plain", "bloom_workers 2\n"))
     async def scrape(request: Request) -> Response:
         """The metrics of this process and its database, for Prometheus."""
         if ring is None:

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 
+from bloom.artifacts.schemas import RuntimeArtifact
 from bloom.base.fields import StorableJson, StorableText
 from bloom.tasks.model import LeaseStatus, TaskStatus
-from bloom.workers.schemas import Board
+from bloom.workers.schemas import Board, WorkerNode
 
 MAX_ATTEMPTS = 10
 MAX_BATCH = 1000
@@ -276,6 +277,79 @@ class EventOut(BaseModel):
     at: int
     type: str
     data: dict[str, Any]
+
+
+class CreateOutcome(BaseModel):
+    """One item of a batch's answer: the status that it would have had alone, and its task or why there is none."""
+
+    status: int
+    task: LLMTask | None = None
+    error: Any = None
+    code: str | None = None
+
+
+class CreateBatchAnswer(BaseModel):
+    """One outcome for each task, in order."""
+
+    results: list[CreateOutcome]
+
+
+class LeaseAnswer(BaseModel):
+    """A granted lease, and the worker that it is for."""
+
+    lease: LeaseOut
+    worker: WorkerNode | None
+
+
+class HeartbeatAnswer(BaseModel):
+    """The renewed lease, and when it ends."""
+
+    lease: LeaseOut
+    expires_at: int
+
+
+class CompletedAnswer(BaseModel):
+    """What a report made: only a success makes an artifact."""
+
+    task: LLMTask
+    artifact: RuntimeArtifact | None
+    result: LLMResult | None
+
+
+class WorkerWithLeases(WorkerNode):
+    """A worker with the leases that it holds."""
+
+    leases: list[LeaseOut]
+
+
+class RemovedWorker(BaseModel):
+    """A worker that was removed."""
+
+    removed: bool
+    id: str
+
+
+class TaskCounts(BaseModel):
+    total: int
+    by_status: dict[str, int]
+
+
+class LeaseCounts(BaseModel):
+    total: int
+    active: int
+
+
+class WorkerCounts(BaseModel):
+    total: int
+    online: int
+
+
+class StatsOut(BaseModel):
+    """How many there are."""
+
+    tasks: TaskCounts
+    leases: LeaseCounts
+    workers: WorkerCounts
 
 
 class LeasedTask(BaseModel):

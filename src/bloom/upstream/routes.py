@@ -1,7 +1,7 @@
 """HTTP of the connection to Membridge: its configuration, and what is passed on to it."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import JSONResponse
@@ -13,6 +13,7 @@ from bloom.upstream.service import ConnectionService
 from bloom.web.auth import principal_of
 from bloom.web.bodies import StrictRoute
 from bloom.web.errors import json_error
+from bloom.web.openapi import Responses, answered
 from bloom.web.parameters import Caller
 
 _CID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -63,27 +64,39 @@ def proxy_routes(connections: ConnectionService) -> APIRouter:
         except Upstream as error:
             return _bad_gateway(error)
 
-    @router.get("/health")
+    @router.get("/health", responses=_passed_on_answers({"status": "ok", "projects": 1, "agents": 1}))
     async def health() -> Response:
         """How Membridge is."""
         return await passed_on("/health")
 
-    @router.get("/projects")
+    @router.get(
+        "/projects",
+        responses=_passed_on_answers([{"name": "garden", "canonical_id": "6c1d5b2f7a80e934", "nodes_count": 2}]),
+    )
     async def projects() -> Response:
         """The projects that Membridge knows."""
         return await passed_on("/projects")
 
-    @router.get("/projects/{cid}/leadership")
+    @router.get(
+        "/projects/{cid}/leadership",
+        responses=_passed_on_answers({"canonical_id": "6c1d5b2f7a80e934", "preferred_primary": "pi4", "node_count": 2}),
+    )
     async def leadership(cid: ProjectId) -> Response:
         """Who leads a project."""
         return await passed_on(f"/projects/{cid}/leadership")
 
-    @router.get("/projects/{cid}/nodes")
+    @router.get(
+        "/projects/{cid}/nodes",
+        responses=_passed_on_answers([{"node_id": "pi4", "role": "primary", "online": True}]),
+    )
     async def nodes(cid: ProjectId) -> Response:
         """The nodes of a project."""
         return await passed_on(f"/projects/{cid}/nodes")
 
-    @router.post("/projects/{cid}/leadership/select")
+    @router.post(
+        "/projects/{cid}/leadership/select",
+        responses=_passed_on_answers({"ok": True, "primary_node_id": "pi4", "lease_seconds": 3600}),
+    )
     async def select(cid: ProjectId, body: SelectPrimary, caller: Caller) -> Response:
         """Make a node the primary of a project."""
         try:
@@ -92,6 +105,15 @@ def proxy_routes(connections: ConnectionService) -> APIRouter:
             return _bad_gateway(error)
 
     return router
+
+
+def _passed_on_answers(example: Any) -> Responses:
+    return {
+        **answered(example),
+        "4XX": {"description": "What Membridge refuses"},
+        502: {"description": "No usable answer of Membridge"},
+        "5XX": {"description": "What Membridge says when it fails"},
+    }
 
 
 def _passed_on(answer: Answer) -> Response:

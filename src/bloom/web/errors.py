@@ -11,9 +11,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bloom.base.errors import (
@@ -29,7 +31,7 @@ from bloom.base.errors import (
     Upstream,
 )
 from bloom.web.answers import JsonAnswer
-from bloom.web.asgi import raw_path
+from bloom.web.asgi import raw_path, route_path
 from bloom.web.validation import describe_problems
 
 logger = logging.getLogger(__name__)
@@ -111,7 +113,15 @@ async def _on_framework_error(request: Request, error: Exception) -> Response:
         return Response(status_code=status, headers=error.headers)
     # The framework's own words may quote the request.
     code, text = _FRAMEWORK.get(status, (f"http_{status}", HTTPStatus(status).phrase))
-    return json_error(status, code, text, headers=error.headers)
+    headers = {"Allow": ", ".join(_methods_of(request))} if status == 405 else error.headers
+    return json_error(status, code, text, headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    # The framework names those of the first route that has this path, and not of the others (RFC 9110, section 10.2.1).
+    path = route_path(request.scope)
+    found = iter_route_contexts(request.app.routes)
+    return sorted({m for r in found if r.path and compile_path(r.path)[0].match(path) for m in r.methods or ()})
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from bloom.base.ids import WorkerId
 from bloom.web.answers import JsonAnswer
 from bloom.web.bodies import StrictRoute
+from bloom.web.openapi import OTHER_PROTOCOL, repeated
 from bloom.web.parameters import Caller, can_be_id
 from bloom.web.roles import require_own_name
 from bloom.workers.schemas import RegisterWorker, WorkerNode, worker_fields
@@ -32,7 +33,12 @@ def worker_routes(workers: WorkerService) -> APIRouter:
         """Every worker, its active leases counted live."""
         return JsonAnswer([worker_fields(worker) for worker in await workers.all()])
 
-    @router.post("/workers", status_code=201, response_model=WorkerNode)
+    @router.post(
+        "/workers",
+        status_code=201,
+        response_model=WorkerNode,
+        responses={**repeated(WorkerNode, "There was one of this name"), **OTHER_PROTOCOL},
+    )
     async def register(body: RegisterWorker, caller: Caller) -> Response:
         """Register or update a worker by its name: 201 new, 200 existing. What an update leaves out is kept."""
         require_own_name(caller, body.name)

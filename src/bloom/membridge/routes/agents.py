@@ -23,10 +23,12 @@ from bloom.membridge.service.jobs import JobService, Ordered
 from bloom.membridge.service.projects import ProjectService
 from bloom.web.bodies import StrictRoute
 from bloom.web.disconnect import unless_gone
+from bloom.web.openapi import Responses, conflict, repeated
 from bloom.web.paging import DEFAULT_LIMIT, PageLimit
 from bloom.web.parameters import Before, Caller, page_answer
 
 JobLimit = Annotated[int, Query(ge=1, le=200)]
+_ORDERED: Responses = {404: {}, 502: {"description": "The agent can be reached in no way"}}
 NameFilter = Annotated[StorableText | None, Query(max_length=128)]
 
 
@@ -39,7 +41,9 @@ def agent_routes(projects: ProjectService, jobs: JobService) -> APIRouter:
         """Every agent, by name."""
         return JSONResponse([agent_fields(agent) for agent in await projects.agents()])
 
-    @router.post("", status_code=201, response_model=AgentFields)
+    @router.post(
+        "", status_code=201, response_model=AgentFields, responses=repeated(AgentFields, "There was one of this name")
+    )
     async def register(body: RegisterAgent) -> Response:
         """Register or update an agent by its name: 201 new, 200 existing. What an update leaves out is kept."""
         agent, inserted = await projects.register_agent(body)
@@ -57,7 +61,7 @@ def agent_routes(projects: ProjectService, jobs: JobService) -> APIRouter:
         taken = await unless_gone(request, jobs.take(name, wait_sec))
         return JSONResponse({"jobs": [command_fields(job) for job in taken or ()]})
 
-    @router.post("/{name}/jobs/{job_id}/report", response_model=JobFields)
+    @router.post("/{name}/jobs/{job_id}/report", response_model=JobFields, responses=conflict("The job has ended"))
     async def report(name: PathAgentName, job_id: PathJobId, body: ReportJob) -> Response:
         """What the agent says of a job that it runs: that it goes on, or how it ended."""
         return JSONResponse(job_fields(await jobs.report(name, job_id, body)))
@@ -69,12 +73,12 @@ def job_routes(jobs: JobService) -> APIRouter:
     """Sync jobs, for those who order and watch them."""
     router = APIRouter(route_class=StrictRoute, tags=["jobs"])
 
-    @router.post("/sync/push", response_model=SyncAnswer)
+    @router.post("/sync/push", response_model=SyncAnswer, responses=_ORDERED)
     async def push(body: SyncRequest) -> Response:
         """Let an agent push a project's memory; 502 when the agent can be reached in no way."""
         return JSONResponse(_answer(await jobs.order("push", body)))
 
-    @router.post("/sync/pull", response_model=SyncAnswer)
+    @router.post("/sync/pull", response_model=SyncAnswer, responses=_ORDERED)
     async def pull(body: SyncRequest) -> Response:
         """Let an agent pull a project's memory; 502 when the agent can be reached in no way."""
         return JSONResponse(_answer(await jobs.order("pull", body)))

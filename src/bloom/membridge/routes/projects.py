@@ -31,6 +31,7 @@ from bloom.membridge.service.leadership import LeadershipService
 from bloom.membridge.service.projects import ProjectService
 from bloom.membridge.service.versions import VersionService
 from bloom.web.bodies import StrictRoute
+from bloom.web.openapi import conflict, repeated
 from bloom.web.parameters import Caller
 
 VersionLimit = Annotated[int, Query(ge=1, le=1000)]
@@ -89,18 +90,30 @@ def version_routes(versions: VersionService) -> APIRouter:
         """The current version; 404 `version_not_found` while nothing was pushed."""
         return JSONResponse(version_fields(await versions.current(cid)))
 
-    @router.post("", status_code=201, response_model=VersionFields)
+    @router.post(
+        "",
+        status_code=201,
+        response_model=VersionFields,
+        responses={
+            **repeated(VersionFields, "It was the current version already"),
+            **conflict("`stale_epoch`: the node does not lead; `remote_moved`: another version is current by now"),
+        },
+    )
     async def push(cid: PathCanonicalId, body: NewVersion) -> Response:
         """Make a stored snapshot the current version: 201, or 200 if it is already; 409 `stale_epoch` or `remote_moved`."""
         version, moved = await versions.push(cid, body)
         return JSONResponse(version_fields(version), status_code=201 if moved else 200)
 
-    @router.post("/{sha256}/restore", response_model=VersionFields)
+    @router.post(
+        "/{sha256}/restore",
+        response_model=VersionFields,
+        responses=conflict("`stale_epoch`: the node does not lead"),
+    )
     async def restore(cid: PathCanonicalId, sha256: PathSha256, body: RestoreVersion) -> Response:
         """Make an old version the current one again; for the primary."""
         return JSONResponse(version_fields(await versions.restore(cid, sha256, node_id=body.node_id, epoch=body.epoch)))
 
-    @router.delete("/{sha256}", status_code=204)
+    @router.delete("/{sha256}", status_code=204, responses=conflict("The version is the current one"))
     async def delete(cid: PathCanonicalId, sha256: PathSha256, caller: Caller) -> None:
         """Forget a version that was pruned; 409 for the current one."""
         await versions.delete(cid, sha256, actor=caller.name)
@@ -117,7 +130,12 @@ def project_routes(projects: ProjectService) -> APIRouter:
         """Every project, by name."""
         return JSONResponse([project_fields(project) for project in await projects.all()])
 
-    @router.post("/projects", status_code=201, response_model=ProjectFields)
+    @router.post(
+        "/projects",
+        status_code=201,
+        response_model=ProjectFields,
+        responses=conflict("There is a project of this name"),
+    )
     async def create(body: NewProject, caller: Caller) -> Response:
         """Make a project; 409 if there is one of this name."""
         return JSONResponse(project_fields(await projects.create(body.name, actor=caller.name)), status_code=201)

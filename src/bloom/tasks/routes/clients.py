@@ -11,15 +11,12 @@ from bloom.base.fields import StorableText
 from bloom.tasks.model import Origin
 from bloom.tasks.routes.fields import task_fields
 from bloom.tasks.routes.parameters import ITEMS_AT_ONCE, PathTaskId, RequestOrigin
-from bloom.tasks.schemas import (
-    CreateBatch,
-    CreateTask,
-    LLMTask,
-)
+from bloom.tasks.schemas import CreateBatch, CreateBatchAnswer, CreateTask, LLMTask
 from bloom.tasks.service.tasks import Created, TaskService
 from bloom.web.answers import JsonAnswer
 from bloom.web.direct import DirectRoute
 from bloom.web.errors import status_of
+from bloom.web.openapi import conflict, repeated
 from bloom.web.parameters import Caller
 from bloom.web.validation import describe_problems
 
@@ -30,7 +27,15 @@ def client_routes(tasks: TaskService) -> APIRouter:
     """The router below `/api/runtime`."""
     router = APIRouter(route_class=DirectRoute, tags=["tasks"])
 
-    @router.post("/llm-tasks", status_code=201, response_model=LLMTask)
+    @router.post(
+        "/llm-tasks",
+        status_code=201,
+        response_model=LLMTask,
+        responses={
+            **repeated(LLMTask, "The first task of this idempotency key"),
+            **conflict("The idempotency key was used with another body (`idempotency_conflict`)"),
+        },
+    )
     async def create(
         body: CreateTask, caller: Caller, origin: RequestOrigin, idempotency_key: IdempotencyKey = None
     ) -> Response:
@@ -38,7 +43,7 @@ def client_routes(tasks: TaskService) -> APIRouter:
         created = await tasks.create(body, actor=caller.name, idempotency_key=idempotency_key, origin=origin)
         return JsonAnswer(task_fields(created.task), status_code=201 if created.new else 200)
 
-    @router.post("/llm-tasks/batch")
+    @router.post("/llm-tasks/batch", response_model=CreateBatchAnswer)
     async def create_batch(body: CreateBatch, caller: Caller, origin: RequestOrigin) -> Response:
         """Queue up to 1,000 tasks; one outcome per item, in order."""
         outcomes: list[dict[str, Any]] = []
@@ -63,12 +68,16 @@ def client_routes(tasks: TaskService) -> APIRouter:
         """One task, whole."""
         return JsonAnswer(task_fields(await tasks.get(task_id)))
 
-    @router.post("/llm-tasks/{task_id}/cancel", response_model=LLMTask)
+    @router.post("/llm-tasks/{task_id}/cancel", response_model=LLMTask, responses=conflict("The task is final"))
     async def cancel(task_id: PathTaskId, caller: Caller) -> Response:
         """End a queued task at once; the worker that holds one is told at its next extend. 409 when final."""
         return JsonAnswer(task_fields(await tasks.cancel(task_id, actor=caller.name)))
 
-    @router.post("/llm-tasks/{task_id}/requeue", response_model=LLMTask)
+    @router.post(
+        "/llm-tasks/{task_id}/requeue",
+        response_model=LLMTask,
+        responses=conflict("The task is neither failed, dead nor cancelled"),
+    )
     async def requeue(task_id: PathTaskId, caller: Caller) -> Response:
         """Put a failed, dead or cancelled task back into the queue, with all its attempts."""
         return JsonAnswer(task_fields(await tasks.requeue(task_id, actor=caller.name)))

@@ -12,6 +12,7 @@ from bloom.tasks.schemas import UploadAnswer
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.uploading import Received, UploadCall, UploadService
 from bloom.web.answers import JsonAnswer
+from bloom.web.openapi import conflict
 from bloom.web.parameters import Caller
 
 _PATH = re.compile(r"/api/runtime/llm-tasks/[^/]+/output")
@@ -28,7 +29,19 @@ def output_routes(uploads: UploadService, holding: HoldingService) -> APIRouter:
     """The router below `/api/runtime`."""
     router = APIRouter(tags=["work"])
 
-    @router.put("/llm-tasks/{task_id}/output", response_model=UploadAnswer)
+    @router.put(
+        "/llm-tasks/{task_id}/output",
+        response_model=UploadAnswer,
+        responses={
+            **conflict("The lease was lost, or the offset is not where the upload stands"),
+            413: {"description": "The output is over the limit of outputs"},
+        },
+        openapi_extra={
+            "requestBody": {
+                "content": {"application/octet-stream": {"schema": {"type": "string"}, "example": "Hello."}}
+            }
+        },
+    )
     async def upload(
         request: Request,
         task_id: PathTaskId,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from bloom.tasks.model import LeaseStatus, Result, TaskStatus
 from bloom.tasks.routes.fields import event_fields, lease_fields, rejected_fields, result_fields, task_fields
 from bloom.tasks.routes.parameters import PathResultId, PathTaskId
-from bloom.tasks.schemas import EventOut, LeaseOut, LLMResult, LLMTask
+from bloom.tasks.schemas import EventOut, LeaseOut, LLMResult, LLMTask, StatsOut
 from bloom.tasks.service.holding import HoldingService
 from bloom.tasks.service.tasks import TaskService
 from bloom.web.answers import JsonAnswer
@@ -71,7 +71,7 @@ def reading_routes(tasks: TaskService, holding: HoldingService) -> APIRouter:
         rows = [lease_fields(lease) for lease in shown]
         return page_answer(request, rows, more=len(found) > limit, last=shown[-1].seq if shown else None)
 
-    @router.get("/stats")
+    @router.get("/stats", response_model=StatsOut)
     async def stats() -> Response:
         """Counts of tasks, leases and workers."""
         return JsonAnswer(await tasks.stats())

@@ -12,6 +12,7 @@ from bloom.tasks.routes.fields import event_fields, result_fields, task_fields
 from bloom.tasks.routes.parameters import PathTaskId
 from bloom.tasks.service.following import FollowService
 from bloom.tasks.service.tasks import TaskService
+from bloom.web.openapi import streamed
 from bloom.web.sse import SseEvent, event_stream, last_event_id
 
 
@@ -19,7 +20,13 @@ def stream_routes(tasks: TaskService, following: FollowService) -> APIRouter:
     """The router below `/api/runtime`."""
     router = APIRouter(tags=["streams"])
 
-    @router.get("/llm-tasks/{task_id}/stream", response_class=Response)
+    @router.get(
+        "/llm-tasks/{task_id}/stream",
+        response_class=Response,
+        responses=streamed(
+            "text/event-stream", 'id: 7\nevent: run\ndata: {"seq":7,"type":"text","data":{"text":"Hello"}}\n\n'
+        ),
+    )
     async def stream(request: Request, task_id: PathTaskId) -> Response:
         """Follow a task: `event: run` for each event (its id is the cursor), `event: task` for each change of state,
         `event: end` with the task and its last result when it is final. Resumes after `Last-Event-ID`.

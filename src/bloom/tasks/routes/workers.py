@@ -19,12 +19,17 @@ from bloom.tasks.schemas import (
     ClaimAnswer,
     CompleteBatch,
     CompleteBatchAnswer,
+    CompletedAnswer,
     CompleteTask,
     Completion,
     Extend,
     ExtendAnswer,
     Heartbeat,
+    HeartbeatAnswer,
+    LeaseAnswer,
     LeaseTask,
+    RemovedWorker,
+    WorkerWithLeases,
 )
 from bloom.tasks.service.completing import Completed, CompletionService
 from bloom.tasks.service.granting import ClaimRequest, GrantService, LeaseRequest
@@ -34,6 +39,7 @@ from bloom.web.answers import JsonAnswer
 from bloom.web.auth import Principal
 from bloom.web.direct import DirectRoute
 from bloom.web.disconnect import unless_gone
+from bloom.web.openapi import OTHER_PROTOCOL, conflict
 from bloom.web.parameters import Caller
 from bloom.web.roles import require_own_name
 from bloom.web.validation import describe_problems
@@ -47,7 +53,12 @@ def work_routes(
     """The router below `/api/runtime`."""
     router = APIRouter(route_class=DirectRoute, tags=["work"])
 
-    @router.post("/llm-tasks/{task_id}/lease", status_code=201)
+    @router.post(
+        "/llm-tasks/{task_id}/lease",
+        status_code=201,
+        response_model=LeaseAnswer,
+        responses=conflict("`not_queued`, `not_due` before its time, or `busy` while a task with its key runs"),
+    )
     async def lease(task_id: PathTaskId, caller: Caller, body: LeaseTask | None = None) -> Response:
         """Lease one task to the named worker, or to the one the router chooses."""
         wanted = body or LeaseTask()
@@ -60,7 +71,11 @@ def work_routes(
         worker = None if granted.worker is None else worker_fields(granted.worker)
         return JsonAnswer({"lease": lease_fields(granted.lease), "worker": worker}, status_code=201)
 
-    @router.post("/llm-tasks/{task_id}/heartbeat")
+    @router.post(
+        "/llm-tasks/{task_id}/heartbeat",
+        response_model=HeartbeatAnswer,
+        responses=conflict("`lease_lost` or `cancelled`: stop the run"),
+    )
     async def heartbeat(task_id: PathTaskId, caller: Caller, body: Heartbeat | None = None) -> Response:
         """Renew the lease; 409 `lease_lost` or `cancelled` mean: stop."""
         lease_id = None if body is None or body.lease_id is None else LeaseId(body.lease_id)
@@ -68,7 +83,14 @@ def work_routes(
             fields = lease_fields(await holding.heartbeat(task_id, lease_id, worker_id=caller.worker_id))
         return JsonAnswer({"lease": fields, "expires_at": fields["expires_at"]})
 
-    @router.post("/llm-tasks/{task_id}/complete")
+    @router.post(
+        "/llm-tasks/{task_id}/complete",
+        response_model=CompletedAnswer,
+        responses={
+            **conflict("The lease was lost, or ended with another report"),
+            502: {"description": "The object store does not answer"},
+        },
+    )
     async def complete(task_id: PathTaskId, caller: Caller, body: CompleteTask) -> Response:
         """End the lease with a report. Repeating the same report for the same lease answers with the first outcome."""
         lease_id = None if body.lease_id is None else LeaseId(body.lease_id)
@@ -76,7 +98,11 @@ def work_routes(
             completed = await completing.complete(task_id, lease_id, body, worker_id=caller.worker_id, key=caller.name)
         return JsonAnswer(_completed_fields(completed))
 
-    @router.post("/llm-tasks/{task_id}/events", response_model=AppendAnswer)
+    @router.post(
+        "/llm-tasks/{task_id}/events",
+        response_model=AppendAnswer,
+        responses=conflict("The lease was lost, or `seq` leaves a gap"),
+    )
     async def append_events(task_id: PathTaskId, caller: Caller, body: AppendEvents) -> Response:
         """Store events of a run, in order; those stored before are skipped."""
         call = EventsCall(task_id, LeaseId(body.lease_id), body.events, caller.worker_id)
@@ -84,19 +110,19 @@ def work_routes(
             appended = await holding.append_events(call)
         return JsonAnswer({"accepted": appended.accepted, "next_seq": appended.next_seq, "cancel": appended.cancel})
 
-    @router.get("/workers/{worker_id}")
+    @router.get("/workers/{worker_id}", response_model=WorkerWithLeases)
     async def get_worker(worker_id: PathWorkerId) -> Response:
         """A worker with its active leases."""
         worker, held = await removal.worker_with_leases(worker_id)
         return JsonAnswer({**worker_fields(worker), "leases": [lease_fields(lease) for lease in held]})
 
-    @router.delete("/workers/{worker_id}")
+    @router.delete("/workers/{worker_id}", response_model=RemovedWorker)
     async def remove_worker(worker_id: PathWorkerId, caller: Caller) -> Response:
         """Remove a worker; its active leases end and their tasks go back to the queue."""
         await removal.remove(worker_id, actor=caller.name)
         return JsonAnswer({"removed": True, "id": worker_id})
 
-    @router.post("/workers/{worker_id}/claim", response_model=ClaimAnswer)
+    @router.post("/workers/{worker_id}/claim", response_model=ClaimAnswer, responses=OTHER_PROTOCOL)
     async def claim(request: Request, worker_id: PathWorkerId, caller: Caller, body: Claim) -> Response:
         """The worker's long poll: up to `slots` leases, after up to `wait_sec` seconds."""
         wanted = ClaimRequest(
@@ -106,7 +132,7 @@ def work_routes(
         leases = [{"lease": lease_fields(item.lease), "task": task_fields(item.task)} for item in granted]
         return JsonAnswer({"leases": leases})
 
-    @router.post("/workers/{worker_id}/extend", response_model=ExtendAnswer)
+    @router.post("/workers/{worker_id}/extend", response_model=ExtendAnswer, responses=OTHER_PROTOCOL)
     async def extend(worker_id: PathWorkerId, body: Extend) -> Response:
         """Renew leases: `held`, `cancel` or `lost` for each."""
         held = [LeaseId(lease.lease_id) for lease in body.leases]
@@ -121,7 +147,7 @@ def work_routes(
         ]
         return JsonAnswer({"leases": outcomes})
 
-    @router.post("/workers/{worker_id}/complete", response_model=CompleteBatchAnswer)
+    @router.post("/workers/{worker_id}/complete", response_model=CompleteBatchAnswer, responses=OTHER_PROTOCOL)
     async def complete_batch(worker_id: PathWorkerId, caller: Caller, body: CompleteBatch) -> Response:
         """End leases of one worker; one outcome per item, in order."""
         outcomes: list[dict[str, Any]] = []

@@ -322,13 +322,6 @@ class WorkerWithLeases(WorkerNode):
     leases: list[LeaseOut]
 
 
-class RemovedWorker(BaseModel):
-    """A worker that was removed."""
-
-    removed: bool
-    id: str
-
-
 class TaskCounts(BaseModel):
     total: int
     by_status: dict[str, int]

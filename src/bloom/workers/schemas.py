@@ -114,6 +114,13 @@ class WorkerNode(BaseModel):
     board: Board | None = None
 
 
+class RemovedWorker(BaseModel):
+    """A worker that was removed."""
+
+    removed: bool
+    id: str
+
+
 def worker_fields(worker: Worker) -> dict[str, object]:
     """`worker` as the fields of a WorkerNode."""
     return {

@@ -28,7 +28,6 @@ from bloom.tasks.schemas import (
     HeartbeatAnswer,
     LeaseAnswer,
     LeaseTask,
-    RemovedWorker,
     WorkerWithLeases,
 )
 from bloom.tasks.service.completing import Completed, CompletionService
@@ -44,7 +43,7 @@ from bloom.web.parameters import Caller
 from bloom.web.roles import require_own_name
 from bloom.web.validation import describe_problems
 from bloom.workers.routes import PathWorkerId
-from bloom.workers.schemas import worker_fields
+from bloom.workers.schemas import RemovedWorker, worker_fields
 
 
 def work_routes(

@@ -14,7 +14,7 @@ from typing import Self
 
 import psycopg
 
-from bloom.db.pool import CONNECT_TIMEOUT_SEC, Connection
+from bloom.db.pool import CONNECT_TIMEOUT_SEC, NOTICE_DEAD, Connection
 
 CHANNEL = "bloom"
 QUEUE = "queue"
@@ -120,7 +120,11 @@ class Hub:
 
     async def _listen(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SEC, application_name="bloom-hub"
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_SEC,
+            application_name="bloom-hub",
+            **NOTICE_DEAD,
         )
         async with connection:
             await connection.execute(f"listen {CHANNEL}")

@@ -196,8 +196,7 @@ def rebuilding(database_url: str) -> Generator[Rebuilding]:
     goes away.
     """
     sqlalchemy = importlib.import_module("sqlalchemy")
-    url = sqlalchemy.engine.make_url(database_url).set(drivername="postgresql+psycopg")
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+    engine = engine_of(database_url)
     try:
         with engine.begin() as transaction:
             connection: psycopg.Connection[Any] = transaction.connection.driver_connection
@@ -212,6 +211,16 @@ def rebuilding(database_url: str) -> Generator[Rebuilding]:
         raise database_unavailable() from error
     finally:
         engine.dispose()
+
+
+def engine_of(database_url: str) -> Any:
+    """SQLAlchemy's engine of a database, which Alembic needs. The driver reads the URL: SQLAlchemy takes no list of hosts."""
+    sqlalchemy = importlib.import_module("sqlalchemy")
+    return sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(database_url, connect_timeout=CONNECT_TIMEOUT_SEC),
+        poolclass=sqlalchemy.pool.NullPool,
+    )
 
 
 def _others(connection: psycopg.Connection[Any]) -> int:

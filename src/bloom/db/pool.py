@@ -18,6 +18,10 @@ from bloom.base.errors import ConfigurationError, Unavailable
 Connection = psycopg.AsyncConnection[DictRow]
 
 CONNECT_TIMEOUT_SEC = 5
+# A server whose machine is gone sends nothing, not even an end: the system finds out in these seconds, not in its two hours.
+NOTICE_DEAD: dict[str, int] = {
+    "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000
+}  # fmt: skip
 
 # The planner cannot see how few rows LIMIT and the arrays of a statement leave, and would compile the claim, a statement of a
 # millisecond, for some hundred. And what the queue looks up by id is in memory, not on a disk that turns: at the default of 4,
@@ -53,6 +57,7 @@ class Database:
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": CONNECT_TIMEOUT_SEC,
+                **NOTICE_DEAD,
                 "application_name": "bloom-runtime",
             },
             min_size=min(2, size),
@@ -83,9 +88,13 @@ class Database:
         """
         try:
             async with self._pool.connection() as connection:
-                yield connection
+                try:
+                    yield connection
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    await connection.close()  # a standby, or a primary no longer: the next connection may meet the new one
+                    raise
         # The pool's own errors (closed, no connection in time) are OperationalErrors too.
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
             if isinstance(error, RETRYABLE):
                 raise
             self._check_others()

@@ -3,8 +3,9 @@
 import json
 
 from alembic import context
-from sqlalchemy import Connection, create_engine, pool, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, text
+
+from bloom.db.migrate import engine_of
 
 LOCK_TIMEOUT = "5s"
 STATEMENT_TIMEOUT = "15min"
@@ -24,8 +25,7 @@ def run() -> None:
         context.run_migrations()
         _say_who_may_run(given)
         return
-    url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, poolclass=pool.NullPool)
+    engine = engine_of(context.config.attributes["database_url"])
     with engine.connect() as connection:
         connection.execute(text(f"set lock_timeout = '{LOCK_TIMEOUT}'; set statement_timeout = '{STATEMENT_TIMEOUT}'"))
         connection.execute(text("create schema if not exists bloom"))

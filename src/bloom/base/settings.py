@@ -53,6 +53,7 @@ class ServerSettings(DataDirSettings, ProcessSettings):
     plain_port: int | None = Field(default=None, ge=0, le=65535, validation_alias="PORT")
     host: str | None = Field(default=None, validation_alias="BLOOM_HOST")
     processes: int = Field(default=1, ge=1, le=64, validation_alias="BLOOM_PROCESSES")
+    drain_sec: float = Field(default=0, ge=0, le=300, validation_alias="BLOOM_DRAIN_SEC")
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     listen_url: SecretStr | None = Field(default=None, validation_alias="BLOOM_LISTEN_URL")
     pool_size: int = Field(default=8, ge=2, le=100, validation_alias="BLOOM_DB_POOL_SIZE")

@@ -33,7 +33,14 @@ def serve(
             from bloom.server.listening import open_given_or_own
 
             listening = open_given_or_own(settings, fd=fd, host=host, port=port)
-            raise typer.Exit(serve_processes(listening, processes=wanted, lifeline=lifeline_fd))
+            code = serve_processes(
+                listening,
+                processes=wanted,
+                lifeline=lifeline_fd,
+                drain_sec=settings.drain_sec,
+                keeps_socket=fd is not None,
+            )
+            raise typer.Exit(code)
         from bloom.server.run import serve as run
 
         run(host=host, port=port, fd=fd, lifeline_fd=lifeline_fd, reload=reload)

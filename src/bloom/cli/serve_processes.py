@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 import httpx
@@ -17,17 +17,21 @@ import httpx
 from bloom.cli.exits import ExitCode
 from bloom.cli.listen_socket import share_listen_socket, url_of
 from bloom.cli.supervisor import Child, Kept, Question, Signals
+from bloom.server.listening import refuse_new
 from bloom.telemetry.metrics import MULTIPROCESS_DIR, forget_process
 
 STOP_SEC = 4.0
-"""By when, after the signal, all processes are gone or killed; each takes three seconds at most by itself."""
+"""By when, after the signal and the drain, all processes are gone or killed; each takes three seconds at most by itself."""
 
 
-def serve_processes(listening: socket.socket, *, processes: int, lifeline: int | None) -> int:
+def serve_processes(
+    listening: socket.socket, *, processes: int, lifeline: int | None, drain_sec: float, keeps_socket: bool
+) -> int:
     """Run `processes` runtimes behind the address of `listening` until a signal, or until the pipe `lifeline` is closed.
 
     Returns the exit code: 0 after a signal; that of the first process when it stops before it serves (it has said why);
-    otherwise one that dies is started again. Raises OSError when no further socket can be had.
+    otherwise one that dies is started again. After a signal they serve on for `drain_sec` seconds; then nobody can connect any
+    more, unless the socket is that of another process (`keeps_socket`). Raises OSError when no further socket can be had.
     """
     with Signals() as signals, ExitStack() as held:
         # Only this process holds the write end: when it dies, be it by kill -9, the runtimes read end of file.
@@ -38,17 +42,19 @@ def serve_processes(listening: socket.socket, *, processes: int, lifeline: int |
         counts = held.enter_context(tempfile.TemporaryDirectory(prefix="bloom-counts-"))
         environment = {**os.environ, MULTIPROCESS_DIR: counts}
         runtimes: list[Child] = []
+        sockets = [listening]
         try:
             first = _start(runtimes, 1, listening, read_end, environment)
             if (code := _until_it_serves(first, url_of(listening), signals, lifeline)) is not None:
                 return code
             for number in range(2, processes + 1):
-                _start(runtimes, number, held.enter_context(share_listen_socket(listening)), read_end, environment)
+                sockets.append(held.enter_context(share_listen_socket(listening)))
+                _start(runtimes, number, sockets[-1], read_end, environment)
             kept = [_kept(runtime, counts) for runtime in runtimes]
             while not signals.stops and signals.wait(min(one.tend() for one in kept), lifeline=lifeline):
                 pass
         finally:
-            _stop(runtimes, signals)
+            _stop(runtimes, signals, drain_sec, () if keeps_socket else sockets)
     return 0
 
 
@@ -101,13 +107,22 @@ def _kept(runtime: Child, counts: str) -> Kept:
     )
 
 
-def _stop(runtimes: list[Child], signals: Signals) -> None:
+def _stop(runtimes: list[Child], signals: Signals, drain_sec: float, sockets: Sequence[socket.socket]) -> None:
     for runtime in runtimes:
         runtime.ask_to_stop()
-    deadline = time.monotonic() + STOP_SEC
+    drained = time.monotonic() + drain_sec
+    _until_gone(runtimes, signals, drained)
+    if drain_sec:
+        for each in sockets:
+            refuse_new(each)
+    _until_gone(runtimes, signals, drained + STOP_SEC)
+    for runtime in runtimes:
+        runtime.kill()
+
+
+def _until_gone(runtimes: list[Child], signals: Signals, deadline: float) -> None:
+    """Return when all are gone, at `deadline`, or at a second signal."""
     while (
         any(runtime.alive for runtime in runtimes) and signals.stops < 2 and (left := deadline - time.monotonic()) > 0
     ):
         signals.wait(left)
-    for runtime in runtimes:
-        runtime.kill()

@@ -254,7 +254,7 @@ def build_app(settings: ServerSettings) -> tuple[FastAPI, Stopping]:
     app.include_router(
         metrics_routes(gauges, settings.metrics_key.get_secret_value() if settings.metrics_key else None)
     )
-    _add_health(app, runtime)
+    _add_health(app, runtime, stopping)
     describe(
         app,
         key_header="X-Runtime-API-Key",
@@ -320,12 +320,12 @@ def _add_pages(
     app.add_middleware(ErrorPagesMiddleware, pages=pages)
 
 
-def _add_health(app: FastAPI, runtime: Runtime) -> None:
+def _add_health(app: FastAPI, runtime: Runtime, stopping: Stopping) -> None:
     started = time.monotonic()
 
     @app.get(f"{API}/health", tags=["health"], responses=HEALTH)
     async def health() -> Response:
-        """Whether this process serves; 503 when the database does not answer."""
+        """Whether to send requests here; 503 when the database does not answer, and when the process was told to stop."""
         body: dict[str, object] = {
             "status": "ok",
             "service": "bloom-runtime",
@@ -334,6 +334,8 @@ def _add_health(app: FastAPI, runtime: Runtime) -> None:
             "storage": "postgresql",
             "membridge": runtime.connections.health.fields(),
         }
+        if stopping.begun:
+            return JsonAnswer({**body, "status": "stopping"}, status_code=503)
         try:
             await in_time(runtime.database.look())
         except (BloomError, TimeoutError):

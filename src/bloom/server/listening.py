@@ -1,7 +1,11 @@
 """The socket that `bloom serve` listens on."""
 
+import ctypes
 import ipaddress
 import socket
+import struct
+import sys
+from contextlib import suppress
 
 from bloom.base.errors import ConfigurationError
 from bloom.base.settings import ServerSettings
@@ -47,6 +51,28 @@ def listen_at(host: str | None, number: int, *, keyless: bool, variable: str) ->
             f"cannot listen on {address} port {number}: {error.strerror or 'bad address'}; choose another one by {variable}"
         ) from None
     return sock
+
+
+_SO_ATTACH_FILTER = 26
+# Of a TCP segment nothing if it has SYN, else all of it: ldb [13]; jset #2, 0, 1; ret #0; ret #-1 (linux/filter.h).
+_NO_SYN = b"".join(
+    struct.pack("=HBBI", *each) for each in ((0x30, 0, 0, 13), (0x45, 0, 1, 2), (6, 0, 0, 0), (6, 0, 0, 0xFFFFFFFF))
+)
+
+
+def refuse_new(sock: socket.socket) -> None:
+    """Let nobody begin to connect to `sock`, which listens, while those who have begun are still accepted.
+
+    A socket that is closed at once resets the connections that nobody has accepted yet, and with them requests that are not sent
+    twice. Who is let wait here tries again after a second, and is refused when the socket is closed by then, without having
+    sent anything. Only Linux can; elsewhere nothing happens.
+    """
+    if sys.platform.startswith("linux"):
+        program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
+        with suppress(OSError):
+            sock.setsockopt(
+                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_NO_SYN) // 8, ctypes.addressof(program))
+            )
 
 
 def is_loopback(sock: socket.socket) -> bool:

@@ -114,7 +114,7 @@ def build_membridge_app(settings: MembridgeSettings) -> tuple[FastAPI, Stopping]
     app = FastAPI(title="Membridge", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.control_plane = plane
     stopping = _install_web(app, settings)
-    _add_health(app, plane)
+    _add_health(app, plane, stopping)
     app.include_router(leadership_routes(plane.leadership))
     app.include_router(version_routes(plane.versions))
     app.include_router(project_routes(plane.projects))
@@ -152,11 +152,13 @@ def _install_web(app: FastAPI, settings: MembridgeSettings) -> Stopping:
     return stopping
 
 
-def _add_health(app: FastAPI, plane: ControlPlane) -> None:
+def _add_health(app: FastAPI, plane: ControlPlane, stopping: Stopping) -> None:
     @app.get("/health", tags=["health"], responses=HEALTH)
     async def health() -> Response:
-        """Whether this process serves; 503 when the database does not answer."""
+        """Whether to send requests here; 503 when the database does not answer, and when the process was told to stop."""
         body: dict[str, object] = {"status": "ok", "service": "membridge-control-plane", "version": __version__}
+        if stopping.begun:
+            return JSONResponse({**body, "status": "stopping", "projects": None, "agents": None}, status_code=503)
         try:
             counts = await in_time(plane.projects.counts())
         except (BloomError, TimeoutError):

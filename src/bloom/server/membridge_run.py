@@ -7,7 +7,6 @@ from bloom.base.logging import configure_logging
 from bloom.base.settings import load
 from bloom.db.migrate import upgrade
 from bloom.membridge.settings import MembridgeSettings
-from bloom.server.connections import ConnectionLimits
 from bloom.server.listening import is_loopback, listen_at
 from bloom.server.membridge_app import build_membridge_app
 from bloom.server.run import check_database_url, run_server
@@ -33,4 +32,4 @@ def serve_membridge(*, host: str | None, port: int | None, fd: int | None, lifel
     app, stopping = build_membridge_app(settings)
     if settings.database_url is not None:
         upgrade(settings.database_url.get_secret_value())
-    run_server(app, stopping, sock, lifeline_fd, ConnectionLimits(settings))
+    run_server(app, stopping, sock, lifeline_fd, settings, keeps_socket=fd is not None)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,23 +16,34 @@ from bloom.db.migrate import upgrade
 from bloom.db.pool import check_url
 from bloom.server.app import build_app, sealer_of
 from bloom.server.connections import ConnectionLimits, guarded_protocol
-from bloom.server.listening import BACKLOG, open_given_or_own
+from bloom.server.listening import BACKLOG, open_given_or_own, refuse_new
 from bloom.web.disconnect import Stopping
 
 STOP_GRACE_SEC = 3
 KEEP_ALIVE_SEC = 75
 """Longer than the keep-alive of the usual proxies, so that they are the ones to close."""
 
+LAST_SEC = 0.2
+"""From the moment at which nobody can connect any more to the end: whoever connected just before is answered."""
+
 _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Ends long polls and streams before it waits for connections, and when its parent is gone."""
+    """Ends long polls and streams before it waits for connections, and when its parent is gone.
 
-    def __init__(self, config: uvicorn.Config, stopping: Stopping, lifeline_fd: int | None) -> None:
+    With `drain_sec` it goes on serving so long after it was told to stop, one request on each connection, so that whoever
+    stands before it has gone elsewhere before nobody listens. `keeps_socket`: its listening socket is that of others, too.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, stopping: Stopping, lifeline_fd: int | None, drain_sec: float, *, keeps_socket: bool
+    ) -> None:
         super().__init__(config)
         self._stopping = stopping
         self._lifeline_fd = lifeline_fd
+        self._drain_sec = drain_sec
+        self._keeps_socket = keeps_socket
         self._watch: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -41,7 +53,20 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.begin()
+        if self._drain_sec:
+            _log.info("stopping; serving on meanwhile", extra={"seconds": self._drain_sec})
+            await self._wait(self._drain_sec)
+            if not self._keeps_socket:
+                for listening in sockets or ():
+                    refuse_new(listening)
+            await self._wait(LAST_SEC)
         await super().shutdown(sockets)
+
+    async def _wait(self, seconds: float) -> None:
+        """Less when a second Ctrl-C says so."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.force_exit:  # noqa: ASYNC110 (the signal tells nobody)
+            await asyncio.sleep(0.05)
 
     async def _stop_with_parent(self, fd: int) -> None:
         await lifeline(fd)
@@ -70,16 +95,24 @@ def serve(*, host: str | None, port: int | None, fd: int | None, lifeline_fd: in
         if applied := upgrade(url):
             _log.info("database schema upgraded", extra={"revisions": ",".join(applied)})
         claim_secret(url, sealer_of(settings).derive("mark"))
-    run_server(app, stopping, sock, lifeline_fd, ConnectionLimits(settings))
+    run_server(app, stopping, sock, lifeline_fd, settings, keeps_socket=fd is not None)
 
 
 def run_server(
-    app: FastAPI, stopping: Stopping, sock: socket.socket, lifeline_fd: int | None, limits: ConnectionLimits
+    app: FastAPI,
+    stopping: Stopping,
+    sock: socket.socket,
+    lifeline_fd: int | None,
+    settings: ServerSettings,
+    *,
+    keeps_socket: bool,
 ) -> None:
-    """Serve `app` on `sock`, which listens, until SIGTERM, SIGINT or the end of `lifeline_fd`."""
+    """Serve `app` on `sock`, which listens, until SIGTERM, SIGINT or the end of `lifeline_fd`, and `BLOOM_DRAIN_SEC` longer.
+    `keeps_socket`: `sock` is that of another process, which may listen on.
+    """
     config = uvicorn.Config(
         app,
-        http=guarded_protocol(limits),
+        http=guarded_protocol(ConnectionLimits(settings)),
         ws="none",
         log_config=None,
         access_log=False,
@@ -90,7 +123,7 @@ def run_server(
         backlog=BACKLOG,
     )
     _log.info("listening", extra={"address": "{}:{}".format(*sock.getsockname()[:2])})
-    _Server(config, stopping, lifeline_fd).run(sockets=[sock])
+    _Server(config, stopping, lifeline_fd, settings.drain_sec, keeps_socket=keeps_socket).run(sockets=[sock])
 
 
 def check_database_url(settings: ServerSettings) -> None:

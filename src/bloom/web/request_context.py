@@ -48,7 +48,9 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), pair]
+                # Whoever keeps the connection for a next request would send it to a server that is gone by then.
+                closes = ((b"connection", b"close"),) if self._stopping.begun else ()
+                message["headers"] = [*message.get("headers", ()), pair, *closes]
             await send(message)
 
         token = request_id.set(own.decode())

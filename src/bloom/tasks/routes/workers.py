@@ -1,6 +1,7 @@
 """Routes by which tasks are worked on: the compatible ones (lease, heartbeat, complete) and the worker plane."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -37,13 +38,16 @@ from bloom.tasks.service.removal import WorkerRemovalService
 from bloom.web.answers import JsonAnswer
 from bloom.web.auth import Principal
 from bloom.web.direct import DirectRoute
-from bloom.web.disconnect import unless_gone
+from bloom.web.disconnect import stopping_of, unless_gone
 from bloom.web.openapi import OTHER_PROTOCOL, conflict
 from bloom.web.parameters import Caller
 from bloom.web.roles import require_own_name
 from bloom.web.validation import describe_problems
 from bloom.workers.routes import PathWorkerId
 from bloom.workers.schemas import RemovedWorker, worker_fields
+
+LAST_WAIT_SEC = 1.0
+"""How long a claim waits that comes to a server which is stopping: its worker then asks again, likely another one."""
 
 
 def work_routes(
@@ -127,8 +131,13 @@ def work_routes(
         wanted = ClaimRequest(
             worker_id, body.request_id, body.slots, body.ttl_seconds, body.wait_sec, caller.name, body.board
         )
-        granted = await unless_gone(request, granting.claim(wanted)) or ()
-        leases = [{"lease": lease_fields(item.lease), "task": task_fields(item.task)} for item in granted]
+        stopping = stopping_of(request.scope)
+        last_wait_sec = min(body.wait_sec, LAST_WAIT_SEC) if stopping.begun else 0
+        granted = None if stopping.begun else await unless_gone(request, granting.claim(wanted))
+        if granted is None and stopping.begun:
+            # The worker takes any answer for the whole one: by the same id it also gets what was granted unseen.
+            granted = await granting.claim(replace(wanted, wait_sec=last_wait_sec))
+        leases = [{"lease": lease_fields(item.lease), "task": task_fields(item.task)} for item in granted or ()]
         return JsonAnswer({"leases": leases})
 
     @router.post("/workers/{worker_id}/extend", response_model=ExtendAnswer, responses=OTHER_PROTOCOL)

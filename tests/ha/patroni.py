@@ -1,10 +1,9 @@
 """Two PostgreSQL nodes with synchronous replication under Patroni, and one etcd: Debian's programs, on free ports of loopback."""
 
+import json
 import os
-import pwd
 import shutil
 import signal
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import httpx
 import psutil
-import yaml
 from tests.blobs.blob_servers import free_port
 from tests.soak.fleet import Program, wait_until
 
@@ -41,7 +39,7 @@ class Node:
         self.data = place / "data"
         self.rest = f"http://{config['restapi']['listen']}"
         file = place / "patroni.yml"
-        file.write_text(yaml.safe_dump(config))
+        file.write_text(json.dumps(config))
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(place)}
         self.patroni = Program(name, [*account, "patroni", str(file)], environment, place / "patroni.log")
 
@@ -139,7 +137,7 @@ class Cluster:
     def start(self, *, timeout_sec: float = 90) -> str:
         """Start whatever does not run and wait until one leads and the other follows in step; the URL of both."""
         self._etcd.start()
-        wait_until(lambda: self._etcd_answers(), "etcd", within_sec=timeout_sec)
+        wait_until(self._etcd_answers, "etcd", within_sec=timeout_sec)
         for node in self.nodes:
             node.patroni.start()
         wait_until(lambda: self.is_in_step, "a primary and its synchronous standby", within_sec=timeout_sec)

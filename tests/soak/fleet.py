@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import psycopg
@@ -88,12 +89,34 @@ class Program:
         return True
 
 
-class Fleet:
-    """PostgreSQL, replicas and workers in one directory. Use as a context manager; at its end nothing of it lives."""
+class Postgres(Protocol):
+    """A database that the fleet starts and ends."""
 
-    def __init__(self, directory: Path, marker: str, *, replicas: int = 3, workers: int = 8) -> None:
+    def start(self, *, timeout_sec: float = ...) -> str: ...
+
+    def stop(self) -> None: ...
+
+
+class Fleet:
+    """PostgreSQL (an embedded one, or `database`), replicas and workers in one directory. Use as a context manager; at its end
+    nothing of it lives. `environment` is of the replicas, `prefix` goes before all commands.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        marker: str,
+        *,
+        replicas: int = 3,
+        workers: int = 8,
+        database: Postgres | None = None,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.postgres = EmbeddedPostgres(directory / "data", settings={"max_connections": 60})
+        self._database = database or self.postgres
+        self._more, self._prefix = environment or {}, prefix
         self.marker = marker
         self.url = ""
         self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(replicas)]
@@ -104,7 +127,7 @@ class Fleet:
 
     def __enter__(self) -> "Fleet":
         try:
-            self.url = self.postgres.start()
+            self.url = self._database.start(timeout_sec=START_SEC)
             upgrade(self.url)
             for n, listener in enumerate(self._listeners):
                 self.replicas.append(self._replica(n, listener.fileno()))
@@ -119,7 +142,7 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         for program in (*self.workers, *self.replicas):
             program.end()
-        self.postgres.stop()
+        self._database.stop()
         for listener in self._listeners:
             listener.close()
 
@@ -129,8 +152,9 @@ class Fleet:
             "BLOOM_RATE_LIMIT": "off",
             "BLOOM_DB_POOL_SIZE": "4",
             "BLOOM_LOG_LEVEL": "warning",
+            **self._more,
         }
-        argv = [sys.executable, "-m", "bloom", "serve", "--fd", str(fd)]
+        argv = [*self._prefix, sys.executable, "-m", "bloom", "serve", "--fd", str(fd)]
         return Program(f"replica-{number}", argv, environment, self.directory / f"replica-{number}.log", [fd])
 
     def _worker(self, number: int, name: str) -> Program:
@@ -140,7 +164,10 @@ class Fleet:
         (home / "worker.toml").write_text(f"stop_grace_sec = 0\n[command]\nargv = [{argv}]\n{NO_LIMITS}")
         address = self.addresses[number % len(self.addresses)]
         return Program(
-            name, [sys.executable, "-c", _DAEMON, address, name], {"BLOOM_WORKER_DIR": str(home)}, home / "daemon.log"
+            name,
+            [*self._prefix, sys.executable, "-c", _DAEMON, address, name],
+            {"BLOOM_WORKER_DIR": str(home)},
+            home / "daemon.log",
         )
 
     def query(self, question: str) -> list[tuple[object, ...]]:
@@ -179,7 +206,7 @@ class Fleet:
 
     def heal(self) -> None:
         """Bring back whatever is dead or paused."""
-        self.postgres.start(timeout_sec=START_SEC)
+        self._database.start(timeout_sec=START_SEC)
         for program in (*self.replicas, *self.workers):
             program.start()
         wait_until(self._answers, "PostgreSQL")

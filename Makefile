@@ -13,7 +13,7 @@ CLAUDE := .build/claude/.installed-$(CLAUDE_VERSION)
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev test test-security soak lint bench screenshots lock FORCE
+.PHONY: help up dev test test-security test-ha soak lint bench screenshots lock FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test-security: .venv/.installed .venv/.dev ## Attack both services at length, an
 soak: .venv/.installed .venv/.dev $(CLAUDE) ## Crash storm for ten minutes, and fifty killed workers (SOAK_SECONDS, SOAK_SEED)
 	@$(RUN) $(BIN)/python -m tests.soak
 	@$(RUN) BLOOM_TEST_ORPHAN_ROUNDS=10 $(BIN)/python -m pytest tests/worker/test_no_orphans.py $(PYTEST_ARGS)
+
+test-ha: .venv/.installed .venv/.dev ## Fail-over by Patroni, rolling restart, store, names, disk and clocks away (HA_ROUNDS, HA_ONLY; Debian)
+	@$(RUN) $(BIN)/python -m tests.ha
 
 lint: .venv/.installed .venv/.dev ## Check style, types and the order of the layers
 	@$(BIN)/ruff check .

@@ -28,7 +28,7 @@ class Blow:
         return f"{self.what}: the next task accepted after {self.accepted_sec:.1f} s, done by a worker after {self.completed_sec:.1f} s"
 
 
-def _submit(fleet: Fleet, key: str) -> str | None:
+def submit(fleet: Fleet, key: str) -> str | None:
     """The id of a new task, asked of each replica in turn; None where none takes it."""
     body = {"context_id": "probe", "agent_slug": "agent", "prompt": "plain probe"}
     for address in fleet.addresses:
@@ -43,7 +43,7 @@ def _submit(fleet: Fleet, key: str) -> str | None:
     return None
 
 
-def _is_done(fleet: Fleet, task_id: str) -> bool:
+def is_done(fleet: Fleet, task_id: str) -> bool:
     for address in fleet.addresses:
         try:
             answer = httpx.get(f"{address}/api/runtime/llm-tasks/{task_id}", timeout=2, trust_env=False)
@@ -54,6 +54,23 @@ def _is_done(fleet: Fleet, task_id: str) -> bool:
     return False
 
 
+def ending(fleet: Fleet, traffic: Traffic, tell: Tell) -> list[str]:
+    """Peace, the same look as after a storm, and the figures; what is wrong."""
+    dead = [program.name for program in (*fleet.replicas, *fleet.workers) if program.pid is None]
+    wrong = [f"{name} did not live through it" for name in dead]
+    traffic.stop()
+    ledger = traffic.ledger
+    wrong += ledger.wrong
+    try:
+        until_final(fleet, tell)
+    except TimeoutError as error:
+        wrong.append(f"{error}: {told_of_tasks(fleet)}")
+    wrong += verdict(fleet, ledger)
+    tell(f"{len(ledger.created)} tasks acknowledged, {len(ledger.completed)} reports accepted by hand; {told_of_tasks(fleet)}")
+    tell(f"answers: {dict(sorted(ledger.answers.items()))}, {ledger.unanswered} without an answer")
+    return wrong
+
+
 def _strike(fleet: Fleet, traffic: Traffic, number: int, what: str, strike: Callable[[], None]) -> Blow:
     died_at = time.monotonic()
     strike()
@@ -62,14 +79,14 @@ def _strike(fleet: Fleet, traffic: Traffic, number: int, what: str, strike: Call
 
     def accepted() -> bool:
         nonlocal task_id
-        task_id = _submit(fleet, key)
+        task_id = submit(fleet, key)
         return task_id is not None
 
     wait_until(accepted, "a runtime that takes tasks")
     assert task_id is not None
     accepted_at = time.monotonic()
     traffic.ledger.created[key] = task_id
-    wait_until(lambda: _is_done(fleet, task_id or ""), "a worker that runs it")
+    wait_until(lambda: is_done(fleet, task_id or ""), "a worker that runs it")
     return Blow(what, accepted_at - died_at, time.monotonic() - died_at)
 
 
@@ -94,15 +111,5 @@ def run_fail_over(directory: Path, *, rounds: int, seed: int, tell: Tell) -> lis
             # Several leases of load between one blow and the next.
             before = len(ledger.created)
             wait_until(lambda before=before: len(ledger.created) > before + 20, "the load")
-        dead = [program.name for program in (*fleet.replicas, *fleet.workers) if program.pid is None]
-        wrong += [f"{name} did not live through it" for name in dead]
-        traffic.stop()
-        wrong += ledger.wrong
-        try:
-            until_final(fleet, tell)
-        except TimeoutError as error:
-            wrong.append(f"{error}: {told_of_tasks(fleet)}")
-        wrong += verdict(fleet, ledger)
-        tell(f"{len(ledger.created)} tasks acknowledged, {len(ledger.completed)} reports accepted by hand; {told_of_tasks(fleet)}")
-        tell(f"answers: {dict(sorted(ledger.answers.items()))}, {ledger.unanswered} without an answer")
+        wrong += ending(fleet, traffic, tell)
     return wrong

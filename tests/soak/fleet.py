@@ -99,7 +99,8 @@ class Postgres(Protocol):
 
 class Fleet:
     """PostgreSQL (an embedded one, or `database`), replicas and workers in one directory. Use as a context manager; at its end
-    nothing of it lives. `environment` is of the replicas, `prefix` goes before all commands.
+    nothing of it lives. `environment` is of the replicas, `prefix` goes before all commands; workers find the replicas at
+    `worker_host`.
     """
 
     def __init__(
@@ -112,11 +113,12 @@ class Fleet:
         database: Postgres | None = None,
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        worker_host: str = "127.0.0.1",
     ) -> None:
         self.directory = directory
         self.postgres = EmbeddedPostgres(directory / "data", settings={"max_connections": 60})
         self._database = database or self.postgres
-        self._more, self._prefix = environment or {}, prefix
+        self._more, self._prefix, self._worker_host = environment or {}, prefix, worker_host
         self.marker = marker
         self.url = ""
         self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(replicas)]
@@ -159,10 +161,10 @@ class Fleet:
 
     def _worker(self, number: int, name: str) -> Program:
         home = self.directory / name
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         argv = ", ".join(f"'''{word}'''" for word in ("/bin/sh", "-c", _TASK, self.marker))
         (home / "worker.toml").write_text(f"stop_grace_sec = 0\n[command]\nargv = [{argv}]\n{NO_LIMITS}")
-        address = self.addresses[number % len(self.addresses)]
+        address = self.addresses[number % len(self.addresses)].replace("127.0.0.1", self._worker_host)
         return Program(
             name,
             [*self._prefix, sys.executable, "-c", _DAEMON, address, name],

@@ -24,7 +24,9 @@ def of_several_hosts(url: str) -> str:
     return f"postgresql://{user}:{password}@{servers}{database}?target_session_attrs=read-write"
 
 
-def test_a_url_of_several_hosts_is_taken_by_the_checks_the_migrations_and_the_mark(empty_database: FreshDatabase) -> None:
+def test_a_url_of_several_hosts_is_taken_by_the_checks_the_migrations_and_the_mark(
+    empty_database: FreshDatabase,
+) -> None:
     url = of_several_hosts(empty_database.url)
     check_database_url(load(ServerSettings, DATABASE_URL=url, BLOOM_LISTEN_URL=url))
     assert upgrade(url)[-1] == HEAD == current_revision(url)

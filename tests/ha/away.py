@@ -109,11 +109,13 @@ def run_names_gone(directory: Path, tell: Tell, *, gone_sec: float) -> list[str]
     prefix = ("unshare", "--mount", "sh", "-c", _OWN_NAMES, str(hosts))
     if os.geteuid() != 0:
         prefix = ("unshare", "--user", "--map-root-user", *prefix[1:])
-    with _under_load(
-        directory, database=cluster, environment=environment, prefix=prefix, worker_host="localhost"
-    ) as (fleet, traffic):
+    with _under_load(directory, database=cluster, environment=environment, prefix=prefix, worker_host="localhost") as (
+        fleet,
+        traffic,
+    ):
         hosts.write_text("")
         kept = until_more(traffic.ledger, "those who are connected", 5)
+        test = httpx.post(f"{fleet.addresses[0]}/api/runtime/test-connection", timeout=20, trust_env=False)
         # Who has no connection needs the name.
         fleet.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'bloom%'")
         gone_at = time.monotonic()
@@ -122,7 +124,6 @@ def run_names_gone(directory: Path, tell: Tell, *, gone_sec: float) -> list[str]
             answer = httpx.get(f"{fleet.addresses[0]}/api/runtime/health", timeout=5, trust_env=False)
             refused += answer.json()["status"] == "degraded"
             _for(1)
-        test = httpx.post(f"{fleet.addresses[0]}/api/runtime/test-connection", timeout=20, trust_env=False)
         wrong = [] if refused else ["the database was there without its name"]
         if test.status_code != 200 or test.json()["connected"]:
             wrong.append(f"the test of Membridge said {test.status_code} {test.text}")
@@ -130,7 +131,9 @@ def run_names_gone(directory: Path, tell: Tell, *, gone_sec: float) -> list[str]
         back_at = time.monotonic()
         wait_until(lambda: submit(fleet, "probe") is not None, "the database")
         until_accepted = time.monotonic() - back_at
-        wait_until(lambda: fleet.query("select count(*) from bloom.idempotency_keys where key = 'probe'") == [(1,)], "it")
+        wait_until(
+            lambda: fleet.query("select count(*) from bloom.idempotency_keys where key = 'probe'") == [(1,)], "it"
+        )
         ((task,),) = fleet.query("select task_id from bloom.idempotency_keys where key = 'probe'")
         traffic.ledger.created["probe"] = str(task)
         until_more(traffic.ledger, "the workers", 5)

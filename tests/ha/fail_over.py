@@ -34,7 +34,11 @@ def submit(fleet: Fleet, key: str) -> str | None:
     for address in fleet.addresses:
         try:
             answer = httpx.post(
-                f"{address}/api/runtime/llm-tasks", json=body, headers={"Idempotency-Key": key}, timeout=2, trust_env=False
+                f"{address}/api/runtime/llm-tasks",
+                json=body,
+                headers={"Idempotency-Key": key},
+                timeout=2,
+                trust_env=False,
             )
         except httpx.TransportError:
             continue
@@ -66,7 +70,9 @@ def ending(fleet: Fleet, traffic: Traffic, tell: Tell) -> list[str]:
     except TimeoutError as error:
         wrong.append(f"{error}: {told_of_tasks(fleet)}")
     wrong += verdict(fleet, ledger)
-    tell(f"{len(ledger.created)} tasks acknowledged, {len(ledger.completed)} reports accepted by hand; {told_of_tasks(fleet)}")
+    tell(
+        f"{len(ledger.created)} tasks acknowledged, {len(ledger.completed)} reports accepted by hand; {told_of_tasks(fleet)}"
+    )
     tell(f"answers: {dict(sorted(ledger.answers.items()))}, {ledger.unanswered} without an answer")
     return wrong
 

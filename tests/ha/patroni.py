@@ -96,7 +96,9 @@ class Cluster:
         self._ports = [free_port() for _ in range(2)]
         self.nodes = [self._node(directory, n, client, found) for n in range(2)]
         servers = ",".join(f"127.0.0.1:{port}" for port in self._ports)
-        self.url = f"postgresql://bloom:{PASSWORD.replace(' ', '%20')}@{servers}/postgres?target_session_attrs=read-write"
+        self.url = (
+            f"postgresql://bloom:{PASSWORD.replace(' ', '%20')}@{servers}/postgres?target_session_attrs=read-write"
+        )
 
     def _node(self, directory: Path, number: int, etcd: int, programs: Path) -> Node:
         place = directory / f"node{number}"
@@ -114,7 +116,10 @@ class Cluster:
                     "retry_timeout": 2,
                     "synchronous_mode": True,
                     "maximum_lag_on_failover": 0,
-                    "postgresql": {"use_pg_rewind": True, "parameters": {"max_connections": 100, "wal_log_hints": "on"}},
+                    "postgresql": {
+                        "use_pg_rewind": True,
+                        "parameters": {"max_connections": 100, "wal_log_hints": "on"},
+                    },
                 },
                 "initdb": [{"encoding": "UTF8"}, "no-locale", "data-checksums"],
             },

@@ -112,7 +112,12 @@ class Callers:
             number += 1
             claim = {"request_id": str(number), "slots": 32, "wait_sec": CLAIM_SEC, "ttl_seconds": 300}
             for item in self._ask(http, "POST", "/workers/w/claim", claim).get("leases", ()):
-                report = {"lease_id": item["lease"]["id"], "status": "success", "output": "o", "metrics": {"duration_ms": 1}}
+                report = {
+                    "lease_id": item["lease"]["id"],
+                    "status": "success",
+                    "output": "o",
+                    "metrics": {"duration_ms": 1},
+                }
                 if self._ask(http, "POST", f"/llm-tasks/{item['task']['id']}/complete", report):
                     self.completed.add(item["task"]["id"])
 

@@ -91,7 +91,9 @@ class Database:
                 try:
                     yield connection
                 except psycopg.errors.ReadOnlySqlTransaction:
-                    await connection.close()  # a standby, or a primary no longer: the next connection may meet the new one
+                    await (
+                        connection.close()
+                    )  # a standby, or a primary no longer: the next connection may meet the new one
                     raise
         # The pool's own errors (closed, no connection in time) are OperationalErrors too.
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:

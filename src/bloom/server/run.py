@@ -37,7 +37,13 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, stopping: Stopping, lifeline_fd: int | None, drain_sec: float, *, keeps_socket: bool
+        self,
+        config: uvicorn.Config,
+        stopping: Stopping,
+        lifeline_fd: int | None,
+        drain_sec: float,
+        *,
+        keeps_socket: bool,
     ) -> None:
         super().__init__(config)
         self._stopping = stopping

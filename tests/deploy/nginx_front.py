@@ -43,7 +43,9 @@ def certificate(place: Path) -> None:
 class Front:
     """A running nginx, as the file of `deploy/` says, at free ports; it keeps idle connections to replicas `keepalive_sec`."""
 
-    def __init__(self, place: Path, upstreams: list[str], *, membridge: str = "http://127.0.0.1:8000", keepalive_sec: int = 4) -> None:
+    def __init__(
+        self, place: Path, upstreams: list[str], *, membridge: str = "http://127.0.0.1:8000", keepalive_sec: int = 4
+    ) -> None:
         certificate(place)
         listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self.plain, self.secure = (each.getsockname()[1] for each in listening)

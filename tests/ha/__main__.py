@@ -57,7 +57,7 @@ def _install() -> None:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         print(f"Installing {', '.join(PACKAGES)}", flush=True)
         for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
-            subprocess.run(["apt-get", *words], check=True, env=environment, stdout=subprocess.DEVNULL)  # noqa: S607
+            subprocess.run(["apt-get", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
         absent = missing()
     if absent:
         sys.exit(f"missing: {', '.join(absent)}. Debian: apt install {' '.join(PACKAGES)}")

@@ -1,11 +1,10 @@
-"""What the runtime stands on goes away under load, and comes back: the object store, names, room on the disk, the right time."""
+"""What the runtime stands on goes away under load, and comes back: object store, names, room on the disk, the right time."""
 
 import os
 import subprocess
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from glob import glob
 from pathlib import Path
 
 import httpx
@@ -147,11 +146,11 @@ def run_names_gone(directory: Path, tell: Tell, *, gone_sec: float) -> list[str]
 @contextmanager
 def _small_disk(place: Path, megabytes: int) -> Generator[Path]:
     place.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)], check=True)  # noqa: S607
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)], check=True)
     try:
         yield place
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)  # noqa: S607
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @contextmanager
@@ -187,15 +186,15 @@ def run_disk_full(directory: Path, tell: Tell, *, full_sec: float) -> list[str]:
                 refused, accepted = traffic.ledger.answers["503"] - before, len(traffic.ledger.created) - accepted
             fleet.heal()  # what `bloom up` does with its PostgreSQL, and systemd with another
             serving = until_more(traffic.ledger, "room on the disk", 3)
-            tell(f"disk of PostgreSQL full for {full_sec:.0f} s: {refused} calls answered 503, {accepted} tasks accepted; going on "
-                 f"{serving:.1f} s after there was room")  # fmt: skip
+            tell(f"disk of PostgreSQL full for {full_sec:.0f} s: {refused} calls answered 503, {accepted} tasks accepted; "
+                 f"going on {serving:.1f} s after there was room")  # fmt: skip
             wrong = [] if refused else ["the disk was not full"]
             return wrong + ending(fleet, traffic, tell)
 
 
 def faketime() -> str | None:
     """The library that tells a process another time."""
-    return next(iter(glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
+    return next((str(file) for file in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 
 
 def run_clock_jumps(directory: Path, tell: Tell, *, each_sec: float) -> list[str]:

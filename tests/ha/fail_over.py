@@ -25,7 +25,8 @@ class Blow:
     completed_sec: float
 
     def __str__(self) -> str:
-        return f"{self.what}: the next task accepted after {self.accepted_sec:.1f} s, done by a worker after {self.completed_sec:.1f} s"
+        accepted = f"the next task accepted after {self.accepted_sec:.1f} s"
+        return f"{self.what}: {accepted}, done by a worker after {self.completed_sec:.1f} s"
 
 
 def submit(fleet: Fleet, key: str) -> str | None:

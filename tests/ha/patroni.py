@@ -1,4 +1,4 @@
-"""Two PostgreSQL nodes with synchronous replication under Patroni, and one etcd: Debian's programs, on free ports of loopback."""
+"""Two PostgreSQL nodes with synchronous replication under Patroni, and one etcd: Debian's programs, on loopback."""
 
 import json
 import os

@@ -63,9 +63,9 @@ _NO_SYN = b"".join(
 def refuse_new(sock: socket.socket) -> None:
     """Let nobody begin to connect to `sock`, which listens, while those who have begun are still accepted.
 
-    A socket that is closed at once resets the connections that nobody has accepted yet, and with them requests that are not sent
-    twice. Who is let wait here tries again after a second, and is refused when the socket is closed by then, without having
-    sent anything. Only Linux can; elsewhere nothing happens.
+    A socket that is closed at once resets the connections that nobody has accepted yet, and with them requests that are not
+    sent twice. Who is let wait here tries again after a second, and is refused when the socket is closed by then, without
+    having sent anything. Only Linux can; elsewhere nothing happens.
     """
     if sys.platform.startswith("linux"):
         program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))

@@ -95,7 +95,8 @@ class FreshDatabase:
 
     def wait_until_blocked(self, count: int = 1) -> None:
         """Return when `count` connections wait for locks."""
-        eventually(lambda: self.blocked() >= count, what=f"{count} connections that wait for a lock")
+        # Whoever is to wait may be a program that starts only now, on a busy machine.
+        eventually(lambda: self.blocked() >= count, what=f"{count} connections that wait for a lock", within_sec=20)
 
     @contextmanager
     def audit_closed(self) -> Generator[None]:

@@ -98,7 +98,7 @@ cross join lateral (
 left join bloom.audit_log a on a.id = f.ids[1] and isfinite(a.at)
 where done.planned_at is null or done.planned_at <= now() - make_interval(secs => %(every_sec)s)
    or l.last_n >= f.first_n + %(most)s - 1
-on conflict (first_n) do nothing
+on conflict do nothing
 returning first_n, last_n, hash, object_key;
 
 -- name: exported

@@ -19,7 +19,7 @@ Connection = psycopg.AsyncConnection[DictRow]
 
 CONNECT_TIMEOUT_SEC = 5
 # A server whose machine is gone sends nothing, not even an end: the system finds out in these seconds, not in its two hours.
-NOTICE_DEAD: dict[str, int] = {
+NOTICE_DEAD: dict[str, Any] = {
     "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000
 }  # fmt: skip
 

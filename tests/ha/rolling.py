@@ -17,7 +17,7 @@ from tests.deploy.nginx_front import NAME, Front
 from tests.soak.fleet import Program, wait_until
 
 KEY = "the admin's key"
-CALLERS = 4
+CALLERS = 2
 CLAIM_SEC = 5
 
 
@@ -96,7 +96,7 @@ class Callers:
         return answer.json()
 
     def _submit(self, http: httpx.Client) -> None:
-        while not self._stopping.wait(0.01):
+        while not self._stopping.wait(0.02):
             self._submit_one(http)
 
     def _submit_one(self, http: httpx.Client) -> None:

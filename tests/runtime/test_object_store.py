@@ -14,6 +14,8 @@ from tests.real_postgres import FreshDatabase
 from tests.real_runtime import Replica, StartReplica, at_once, refused, told
 from tests.runtime.invariants import check_invariants
 
+from bloom.artifacts import service as artifact_service
+
 SECRET = "the-secret-of-the-store"
 TEXT = "Grüße 🌱\n" * 20_000
 
@@ -124,6 +126,18 @@ def test_while_the_store_is_down_outputs_stay_in_the_database_and_move_when_it_i
         assert result["output"] and result.get("truncated", False) is (artifact["size_bytes"] > 64 * 1024)
     assert database.value("select count(*) from bloom.upload_chunks") == 0
     check_invariants(database)
+
+
+def test_however_many_outputs_waited_for_the_store_they_are_moved_in_one_go(
+    stored: Replica, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_service, "MOVE_BATCH", 2)
+    with bucket.down():
+        for number in range(5):
+            task, lease = stored.leased(context_id=str(number))
+            told(stored.complete(task["id"], lease["id"]))
+    assert stored.run(stored.services.artifacts.move_to_store()) == 5
+    assert len(bucket.keys()) == 5
 
 
 def test_an_output_in_a_store_that_is_down_is_an_error_of_the_store(stored: Replica, bucket: Bucket) -> None:

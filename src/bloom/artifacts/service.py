@@ -228,23 +228,26 @@ class ArtifactService:
         if self._blobs is None:
             return 0
         count = 0
-        async with self._database.transaction() as connection:
-            waiting = await store.to_move(connection, limit=MOVE_BATCH)
-        for artifact in waiting:
-            key = object_key(artifact.task_id, artifact.id)
-            try:
-                await self._blobs.put(key, self.content(artifact), content_type=artifact.content_type)
-            except BloomError as error:
-                STORE_WRITES.labels("failed").inc()
-                _log.info("object store still down", extra={"waiting": len(waiting), "code": error.code})
-                break
-            STORE_WRITES.labels("ok").inc()
-            async with self._database.transaction() as connection:
-                url = self._blobs.url(key)
-                count += await store.moved(connection, artifact.id, object_key=key, url=url, cut=CUT_CHARS)
+        while waiting := await self._waiting_for_store():
+            for artifact in waiting:
+                key = object_key(artifact.task_id, artifact.id)
+                try:
+                    await self._blobs.put(key, self.content(artifact), content_type=artifact.content_type)
+                except BloomError as error:
+                    STORE_WRITES.labels("failed").inc()
+                    _log.info("object store still down", extra={"moved": count, "code": error.code})
+                    return count
+                STORE_WRITES.labels("ok").inc()
+                async with self._database.transaction() as connection:
+                    url = self._blobs.url(key)
+                    count += await store.moved(connection, artifact.id, object_key=key, url=url, cut=CUT_CHARS)
         if count:
             _log.info("outputs moved to the object store", extra={"count": count})
         return count
+
+    async def _waiting_for_store(self) -> list[Artifact]:
+        async with self._database.transaction() as connection:
+            return await store.to_move(connection, limit=MOVE_BATCH)
 
     async def sweep_store(self) -> int:
         """Delete objects whose completion never came or was refused, of the next 1,000 in the store; returns how many. Only

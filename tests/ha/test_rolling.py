@@ -31,5 +31,5 @@ def test_one_of_two_replicas_behind_nginx_is_restarted_under_load_and_no_request
     assert callers.wrong == []
     there = {row["id"] for row in database.rows("select id from bloom.tasks")}
     assert there == callers.created
-    assert callers.answers["stream 200"] > 1
+    assert callers.answers["stream 200"] >= 1  # one more, where the stream was with the replica that went
     check_invariants(database)

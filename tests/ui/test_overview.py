@@ -91,7 +91,7 @@ def test_a_shared_region_holds_nothing_personal(runtime: Replica) -> None:
 @pytest.mark.parametrize("greatest", [0, 0.003, 1, 7, 99, 1_234_567])
 def test_bars_stay_within_their_chart(greatest: float) -> None:
     chart = bars([(("completed", greatest), ("failed", greatest / 3)) for _ in range(60)])
-    assert chart.empty is (greatest == 0)
+    assert (not chart.bars) is (greatest == 0)
     for bar in chart.bars:
         assert bar.x >= 0 and bar.x + bar.width <= WIDTH and bar.y >= 0 and bar.y + bar.height <= HEIGHT
     assert chart.ticks[-1][1] >= greatest

@@ -163,14 +163,9 @@ class ArtifactService:
 
     async def beginning(self, artifact: Artifact, *, most: int) -> str:
         """Up to `most` bytes of the content as text. Raises Upstream as `content` does."""
-        data = bytearray()
-        async with aclosing(self.content(artifact)) as pieces:
-            async for piece in pieces:
-                data += piece
-                if len(data) >= most:
-                    break
+        data = await _first(self.content(artifact), most)
         # A character that is cut in two is left out.
-        return data[:most].decode("utf-8", "ignore" if artifact.size_bytes > most else "replace")
+        return data.decode("utf-8", "ignore" if artifact.size_bytes > most else "replace")
 
     async def store_answers(self) -> tuple[str | None, bool]:
         """The kind of object store that is set (`minio`, `file`; None: none), and whether it takes a write at this moment."""
@@ -309,13 +304,7 @@ class ArtifactService:
 
     async def _beginning(self, upload_id: ArtifactId) -> str:
         """The first 1 MiB of an upload, less a character that is cut there."""
-        taken = bytearray()
-        async with aclosing(self._chunks(upload_id)) as pieces:
-            async for piece in pieces:
-                taken += piece
-                if len(taken) >= PREVIEW_BYTES:
-                    break
-        return taken[:PREVIEW_BYTES].decode(errors="ignore")
+        return (await _first(self._chunks(upload_id), PREVIEW_BYTES)).decode(errors="ignore")
 
     async def _chunks(self, artifact_id: ArtifactId) -> AsyncGenerator[bytes, None]:
         n = 0
@@ -334,6 +323,17 @@ class ArtifactService:
                 code="object_store_not_configured",
             )
         return self._blobs
+
+
+async def _first(pieces: AsyncGenerator[bytes, None], most: int) -> bytes:
+    """Up to `most` bytes of `pieces`, which are closed then."""
+    taken = bytearray()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            taken += piece
+            if len(taken) >= most:
+                break
+    return bytes(taken[:most])
 
 
 def object_key(task_id: TaskId, artifact_id: ArtifactId) -> str:

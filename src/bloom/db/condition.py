@@ -1,4 +1,4 @@
-"""What a PostgreSQL is like that somebody else runs: for whoever has to say whether it will do."""
+"""What the database is like: whether one that somebody else runs will do, and how the one in use is."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from bloom.db.migrate import current_revision
-from bloom.db.pool import CONNECT_TIMEOUT_SEC, database_unavailable
+from bloom.db.pool import CONNECT_TIMEOUT_SEC, Database, database_unavailable, fetch_one
 from bloom.db.queries import load_queries
 
 _SQL = load_queries("bloom.db", "condition.sql")
@@ -30,6 +30,17 @@ class DatabaseCondition:
     clock_ahead_sec: float
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """`revision` is that of the schema; `connections` are all to this database, `max_connections` what the server takes."""
+
+    version: str
+    size_bytes: int
+    revision: str
+    connections: int
+    max_connections: int
+
+
 def condition_of(database_url: str) -> DatabaseCondition:
     """Ask the database. Raises Unavailable when it does not answer."""
     try:
@@ -42,3 +53,11 @@ def condition_of(database_url: str) -> DatabaseCondition:
     assert row is not None  # noqa: S101 (a database is in the list of databases)
     clock = float(row.pop("clock"))
     return DatabaseCondition(**row, revision=current_revision(database_url), clock_ahead_sec=clock - between)
+
+
+async def read_state(database: Database) -> DatabaseState:
+    """The state at this moment. Raises Unavailable."""
+    async with database.transaction() as connection:
+        row = await fetch_one(connection, _SQL["state"], {})
+    assert row is not None  # noqa: S101 - a select without a table has one row
+    return DatabaseState(**row)

@@ -1,4 +1,4 @@
--- What a database is like that somebody else runs.
+-- What a database is like.
 
 -- name: condition
 -- The version, settings and clock of the server, and what this user may do.
@@ -14,3 +14,10 @@ select current_setting('server_version') as version,
             else has_schema_privilege('bloom', 'create') end as may_create,
        extract(epoch from clock_timestamp())::float8 as clock
 from pg_database where datname = current_database();
+
+-- name: state
+-- Version, size of the whole database in bytes, connections to it by whomever, and how many the server takes.
+select current_setting('server_version') as version, pg_database_size(current_database()) as size_bytes,
+       (select version_num from bloom.alembic_version) as revision,
+       (select count(*) from pg_stat_activity where datname = current_database()) as connections,
+       current_setting('max_connections')::int as max_connections;

@@ -30,11 +30,6 @@ class Chart:
     left: int = _LEFT
     floor: float = HEIGHT - _BOTTOM
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to see."""
-        return not self.bars
-
 
 def bars(columns: Sequence[Sequence[tuple[str, float]]]) -> Chart:
     """A chart of columns from left to right, each of (kind, value) stacked upward. Values are not negative."""

@@ -44,12 +44,11 @@ def overview_routes(
     router = APIRouter(include_in_schema=False)
 
     async def load(query: QueryParams, viewer: Viewer) -> dict[str, Any]:
-        stats = await tasks.stats()
         known = await workers.all()
         lately = await activity.lately(day_began=viewer.day_began())
         queue = await tasks.queue_gauges()
         return {
-            "by_status": stats["tasks"]["by_status"],
+            "by_status": queue.by_status,
             "workers": sorted(known, key=lambda worker: (worker.status == "offline", worker.id))[:SHOWN_WORKERS],
             "slots": sum(
                 worker.max_concurrency for worker in known if worker.status == "online" and not worker.draining

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from bloom.artifacts.service import ArtifactService
 from bloom.audit.model import key_actor
 from bloom.base.errors import InvalidInput
+from bloom.db.condition import read_state
 from bloom.db.pool import Database
-from bloom.db.state import read_state
 from bloom.keys.routes import PathKeyId
 from bloom.keys.service import KeyService
 from bloom.ui.keys import NO_KEY_FORM, KeyForm, key_list, make_key, read_key_form

@@ -81,7 +81,8 @@ def _beside_targets(judged: Sequence[tuple[Section, Figure]]) -> Iterable[str]:
     for section, figure in judged:
         assert figure.target is not None and figure.judged is not None
         told = f"{number(figure.value)} {figure.unit}".rstrip() + f"  ({figure.target}: {figure.judged[1]})"
-        share = min(figure.value / figure.target.bound, 2) * _TARGET_AT
+        bound = figure.target.bound
+        share = min(figure.value / bound if bound else 1 + figure.value, 2) * _TARGET_AT
         at = _LABEL + _SPAN * _TARGET_AT
         mark = f'<line class="mark" x1="{at:.0f}" x2="{at:.0f}" y1="-1" y2="{_ROW - 5}"/>'
         yield (

@@ -20,6 +20,8 @@ class Target:
         met = measured <= self.bound if self.at_most else measured >= self.bound
         if met:
             return True, "met"
+        if not self.bound:
+            return False, "missed"
         return False, f"missed by {abs(measured - self.bound) / self.bound:.0%}"
 
     def __str__(self) -> str:

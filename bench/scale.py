@@ -28,12 +28,14 @@ def scale(plan: Plan, stack: Stack) -> Section:
             "workers": workers,
             "tasks_per_sec": TASKS_PER_SEC,
             # All polls have begun, and those that had nothing have ended once.
-            "warm_up_sec": 5 if plan.quick else Pace().wait_sec,
+            "warm_up_sec": 15 if plan.quick else 10 + Pace().wait_sec,
             "seconds": max(plan.seconds, 5 if plan.quick else 30),
         }
         trees = {"server": one.tree, "server 2": other.tree, "PostgreSQL": stack.postgres}
         probes = {"server_mib": lambda: one.tree.now_mib() + other.tree.now_mib()}
         run = generate(["-m", "bench.load", "scale"], options, trees, probes=probes)
+        with stack.connect() as asking:
+            undone = stack.number(asking, "select count(*) from bloom.tasks where status <> 'completed'")
     cores = {name: used for name, used in run.cores.items() if name != "server 2"}
     cores["server"] += run.cores["server 2"]
     run = replace(run, cores=cores)
@@ -48,8 +50,11 @@ def scale(plan: Plan, stack: Stack) -> Section:
             Figure("wake-up, p50", run.took_ms["p50"], "ms"),
             Figure("wake-up, p99", run.took_ms["p99"], "ms", target=Target(250, at_most=True)),
             Figure("the longest wait", run.took_ms["most"], "ms"),
+            Figure("tasks that were not completed in the end", undone, "", target=Target(0, at_most=True)),
+            Figure("longest delay of an empty answer", run.told["late_ms"], "ms"),
             Figure("workers that got a task", run.told["busy"], ""),
             Figure("most tasks of one worker", run.told["most"], ""),
+            Figure("claims told to come back later", run.told["put_off"], ""),
             Figure("memory of the servers for each worker", per_worker_kib, "KiB"),
         ),
     )

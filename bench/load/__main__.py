@@ -1,5 +1,6 @@
 """`python -m bench.load NAME`: one load generator, its options as JSON on stdin (they hold a key)."""
 
+import gc
 import json
 import sys
 from typing import Any
@@ -38,4 +39,5 @@ async def _main(name: str, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # its pauses would count as the server's
     uvloop.run(_main(sys.argv[1], json.load(sys.stdin)))

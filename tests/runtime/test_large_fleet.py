@@ -11,7 +11,7 @@ from tests.real_runtime import Replica, StartReplica
 from bloom.base.ids import WorkerId
 from bloom.db.hub import QUEUE
 from bloom.tasks.service.granting import ClaimRequest, Granted
-from bloom.tasks.service.waiting import FEW, ClaimWatch, WaitingClaim, choose
+from bloom.tasks.service.waiting import FEW, ClaimWatch, WaitingClaim, WaitingClaims, choose
 from bloom.tasks.store.leases import Wanted
 from bloom.workers.schemas import RegisterWorker
 
@@ -21,12 +21,14 @@ PATIENCE_SEC = 20
 ONE, TWO, GPU, NEW = "one", "two", "gpu", "new"
 
 
-def _claims(*labels_of: tuple[str, set[str] | None]) -> dict[str, WaitingClaim]:
-    watch = object.__new__(ClaimWatch)
-    found = {name: WaitingClaim(watch, WorkerId(name)) for name, _ in labels_of}
+def _claims(*labels_of: tuple[str, set[str] | None]) -> WaitingClaims:
+    claims = WaitingClaims()
     for name, labels in labels_of:
-        found[name].labels = None if labels is None else frozenset(labels)
-    return found
+        claim = WaitingClaim(object.__new__(ClaimWatch), WorkerId(name))
+        claims.add(claim)
+        if labels is not None:
+            claims.tell_labels(claim, frozenset(labels))
+    return claims
 
 
 def _wanted(labels: set[str], last: str | None = None) -> Wanted:
@@ -36,22 +38,38 @@ def _wanted(labels: set[str], last: str | None = None) -> Wanted:
 @pytest.mark.parametrize(
     ("wanted", "woken"),
     [
-        ([], {NEW}),
-        ([_wanted(set())], {NEW, ONE}),
-        ([_wanted(set())] * 2, {NEW, ONE, TWO}),
+        ([], set()),
+        ([_wanted(set())], {ONE}),
+        ([_wanted(set())] * 2, {ONE, TWO}),
+        ([_wanted(set())] * 3, {ONE, TWO, GPU}),
         ([_wanted(set())] * 9, {NEW, ONE, TWO, GPU}),
+        ([_wanted({"gpu"})], {GPU}),
         ([_wanted({"gpu"})] * 9, {NEW, GPU}),
         ([_wanted({"nobody has this"})], {NEW}),
-        ([_wanted(set(), last=TWO)], {NEW, ONE, TWO}),
-        ([_wanted(set(), last="elsewhere")], {NEW, ONE}),
-        ([_wanted({"gpu"}), _wanted(set()), _wanted(set())], {NEW, GPU, ONE, TWO}),
+        ([_wanted(set(), last=TWO)], {ONE, TWO}),
+        ([_wanted(set(), last="elsewhere")], {ONE}),
+        ([_wanted({"gpu"}), _wanted(set()), _wanted(set())], {GPU, ONE, TWO}),
+        ([_wanted({"arm"}), _wanted({"arm"}), _wanted(set())], {TWO, GPU, ONE}),
     ],
 )
-def test_as_many_are_woken_as_could_get_a_task_and_whoever_is_not_known_yet(
+def test_as_many_are_woken_as_could_get_a_task_and_whoever_is_not_known_when_that_is_not_enough(
     wanted: Sequence[Wanted], woken: set[str]
 ) -> None:
     claims = _claims((ONE, set()), (TWO, {"arm"}), (GPU, {"gpu", "arm"}), (NEW, None))
-    assert choose(wanted, claims.values()) == {claims[name] for name in woken}
+    assert {claim.worker_id for claim in choose(wanted, claims)} == woken
+
+
+def test_who_left_is_not_meant_and_a_worker_that_claims_twice_stays_known() -> None:
+    claims = _claims((ONE, set()), (TWO, set()), (ONE, set()))
+    first, second, again = claims
+    assert len(claims) == 3 and claims.of_worker(WorkerId(ONE)) is again
+    claims.remove(first)
+    assert claims.of_worker(WorkerId(ONE)) is again and choose([_wanted(set())], claims) == {second}
+    claims.tell_labels(second, frozenset({"gpu"}))
+    assert choose([_wanted({"gpu"})], claims) == {second}
+    claims.remove(second)
+    claims.remove(again)
+    assert not list(claims) and claims.of_worker(WorkerId(ONE)) is None and choose([_wanted(set())], claims) == set()
 
 
 async def _until(holds: Callable[[], bool]) -> None:

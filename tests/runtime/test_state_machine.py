@@ -124,7 +124,8 @@ class Machine(RuleBasedStateMachine):
         wanted, name = self.pick(self.model.tasks, task), self.worker(worker)
         named = None if routed else WorkerId(name)
         got = self.call(self.services.granting.lease(LeaseRequest(TaskId(wanted.id), named, TTL_SEC, "test")))
-        self.model.promote()
+        if wanted.status is TaskStatus.QUEUED and not wanted.due:
+            self.model.promote()  # only then does it look whether a time has come
         if wanted.status is not TaskStatus.QUEUED:
             assert got == "not_queued"
         elif not wanted.due:

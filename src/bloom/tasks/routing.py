@@ -8,11 +8,12 @@ from bloom.base.ids import TaskId, WorkerId
 
 @dataclass(slots=True)
 class Seat:
-    """The free slots of one worker while tasks are being handed out."""
+    """The free slots of one worker while tasks are being handed out; `wait_sec`: how long it would still wait for one."""
 
     worker_id: WorkerId
     labels: frozenset[str]
     free: int
+    wait_sec: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,21 @@ class Candidate:
 
 def choose(candidate: Candidate, seats: Iterable[Seat]) -> Seat | None:
     """The seat for one task: of those with a free slot and every label, the one that last ran its context, then the one with
-    most free slots, then the one with fewest labels to spare (wire contract, "Router").
+    most free slots (wire contract, "Router"), then the one with fewest labels to spare, then the one that has waited so long
+    that it would wait least.
     """
     able = [seat for seat in seats if seat.free > 0 and seat.labels.issuperset(candidate.labels)]
     if not able:
         return None
     return min(
         able,
-        key=lambda seat: (seat.worker_id != candidate.last_worker_id, -seat.free, len(seat.labels), seat.worker_id),
+        key=lambda seat: (
+            seat.worker_id != candidate.last_worker_id,
+            -seat.free,
+            len(seat.labels),
+            seat.wait_sec,
+            seat.worker_id,
+        ),
     )
 
 

@@ -155,11 +155,18 @@ where w.id in (
 );
 
 -- name: set_polling_many
--- Note until when each worker's claim waits for a task; null: it does not.
+-- Note until when each worker's claim waits for a task; null: it does not. A claim that looked once more waits until the
+-- same moment as before, so nothing is written for it.
+with input as (
+    select i.worker_id, coalesce(%(now)s::timestamptz, now()) + make_interval(secs => i.wait_sec) as until
+    from json_to_recordset(%(items)s) as i(worker_id text, wait_sec double precision)
+)
 update bloom.workers w
-set polling_until = coalesce(%(now)s::timestamptz, now()) + make_interval(secs => i.wait_sec)
-from json_to_recordset(%(items)s) as i(worker_id text, wait_sec double precision)
-where w.id = i.worker_id and (i.wait_sec is not null or w.polling_until is not null);
+set polling_until = i.until
+from input i
+where w.id = i.worker_id
+  and ((i.until is null) <> (w.polling_until is null)
+       or abs(extract(epoch from i.until - w.polling_until)) > 1);
 
 -- name: mark_silent
 -- Workers that use claim or come from Membridge and were not heard from for %(after_sec)s seconds are offline; an open

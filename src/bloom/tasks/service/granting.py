@@ -72,7 +72,9 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim got, and the labels of its worker. `look_again`: a task may be waiting for another worker for a second."""
+    """What a claim got, and the labels of its worker. `look_again`: a task may be waiting for another worker for a second,
+    and the watch does not look again for all.
+    """
 
     granted: Sequence[Granted]
     labels: frozenset[str]
@@ -112,7 +114,7 @@ class GrantService:
                 if claimed.granted or left <= 0:
                     _count(claimed, waiting.woken_at)
                     return claimed.granted
-                waiting.labels = claimed.labels
+                waiting.tell_labels(claimed.labels)
                 recheck_at = loop.time() + STICKY_RECHECK_SEC
                 woken = await waiting.wait(min(deadline, recheck_at) if claimed.look_again else deadline)
                 if not woken and loop.time() >= deadline:
@@ -209,7 +211,7 @@ class GrantService:
             for n, item in enumerate(items):
                 first.setdefault((item.worker_id, item.request_id), n)
             seats = {
-                n: Seat(item.worker_id, frozenset(worker.labels), item.slots)
+                n: Seat(item.worker_id, frozenset(worker.labels), item.slots, item.wait_sec)
                 for n, item in enumerate(items)
                 if n not in replayed
                 and (worker := locked.get(item.worker_id)) is not None
@@ -224,7 +226,11 @@ class GrantService:
                 if grants
                 else {}
             )
-            fresh = len(grants) < len(seats) and await leases.any_fresh_claimable(connection, now=self._database.now)
+            fresh = (
+                len(grants) < len(seats)
+                and not self.watch.many
+                and await leases.any_fresh_claimable(connection, now=self._database.now)
+            )
             got: dict[int, list[Granted]] = {}
             for n, grant in grants:
                 got.setdefault(n, []).append(Granted(*granted[grant.task_id]))

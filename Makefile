@@ -13,7 +13,7 @@ CLAUDE := .build/claude/.installed-$(CLAUDE_VERSION)
 RUN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES
 
 .DEFAULT_GOAL := help
-.PHONY: help up dev test test-security test-ha soak lint bench screenshots lock FORCE
+.PHONY: help up dev test test-security test-ha test-scale soak lint bench screenshots lock FORCE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ soak: .venv/.installed .venv/.dev $(CLAUDE) ## Crash storm for ten minutes, and 
 
 test-ha: .venv/.installed .venv/.dev ## Fail-over by Patroni, rolling restart, store, names, disk and clocks away (HA_ROUNDS, HA_ONLY; Debian)
 	@$(RUN) $(BIN)/python -m tests.ha
+
+test-scale: .venv/.installed .venv/.bench ## 10,000 connected workers on two replicas while 200 tasks a second flow (docs/scaling.md)
+	@$(RUN) $(BIN)/python -m bench --strict scale
 
 lint: .venv/.installed .venv/.dev ## Check style, types and the order of the layers
 	@$(BIN)/ruff check .

@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from bench import full_tables, idle, life, lists, outputs, pages, peer, scale, wakeup
+from bench import costs, full_tables, idle, life, lists, outputs, pages, peer, scale, wakeup
 from bench.chart import chart
 from bench.figures import Section
 from bench.machine import describe
@@ -22,6 +22,7 @@ MEASUREMENTS = {
     "idle": idle.idle,
     "pages": pages.pages,
     "scale": scale.scale,
+    "costs": costs.costs,
     "outputs": outputs.outputs,
     "peer": peer.peer,
     "full": full_tables.full_tables,
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a short look: runs of 3 seconds, smaller tables and outputs"
     )
+    parser.add_argument("--strict", action="store_true", help="exit code 1 when a target is missed")
     told = parser.parse_args()
     if unknown := set(told.names) - MEASUREMENTS.keys():
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
@@ -59,6 +61,11 @@ def main() -> None:
             print(f"\n{table(sections[-1])}", flush=True)
             _write(path, machine, sections)
     print(f"\nwritten to {path}.json and {path}.svg")
+    missed = [
+        figure.name for section in sections for figure in section.figures if figure.judged and not figure.judged[0]
+    ]
+    if told.strict and missed:
+        raise SystemExit(f"missed: {', '.join(missed)}")
 
 
 def _write(path: Path, machine: dict[str, str], sections: list[Section]) -> None:

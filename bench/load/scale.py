@@ -23,14 +23,23 @@ _REPORT = {"status": "success", "output": "", "metrics": {"duration_ms": 0}}
 
 
 async def run_scale(
-    *, ports: list[int], key: str, workers: int, tasks_per_sec: float, warm_up_sec: float, seconds: float
+    *,
+    ports: list[int],
+    key: str,
+    workers: int,
+    tasks_per_sec: float,
+    warm_up_sec: float,
+    seconds: float,
+    wait_sec: float = Pace().wait_sec,
 ) -> None:
-    """Connect the workers, then let tasks flow. Prints what `count_within` prints, and how the tasks were dealt out."""
+    """Connect the workers, whose polls last `wait_sec`, then let tasks flow. Prints what `count_within` prints, and how the
+    tasks were dealt out; ends when all polls have.
+    """
     connections = await _connect(ports, key, workers)
     window = Window()
     dealt = _Dealt([0] * workers)
     posters = [await Connection.open(ports[n % len(ports)], key) for n in range(round(tasks_per_sec * POST_EVERY_SEC))]
-    clients = [_work(connection, n, window, dealt) for n, connection in enumerate(connections)]
+    clients = [_work(connection, n, wait_sec, window, dealt) for n, connection in enumerate(connections)]
     clients += [_post(poster, n / len(posters), window) for n, poster in enumerate(posters)]
 
     def told() -> dict[str, float]:
@@ -63,11 +72,11 @@ async def _connect(ports: list[int], key: str, workers: int) -> list[Connection]
     return await asyncio.gather(*(one(n) for n in range(workers)))
 
 
-async def _work(connection: Connection, n: int, window: Window, dealt: _Dealt) -> None:
-    name, wait_sec = f"scale-{n}", Pace().wait_sec
+async def _work(connection: Connection, n: int, wait_sec: float, window: Window, dealt: _Dealt) -> None:
+    name = f"scale-{n}"
     # Spread over the length of a poll, so that the polls end spread too.
     spread = (n * 0.618034) % 1
-    await asyncio.sleep(_CLAIMS_BEGIN_WITHIN_SEC * spread)
+    await asyncio.sleep(min(_CLAIMS_BEGIN_WITHIN_SEC, wait_sec) * spread)
     first = wait_sec * (0.1 + 0.9 * spread)
     while not window.stopping:
         claim = {"request_id": uuid.uuid4().hex, "slots": 1, "wait_sec": first}

@@ -35,10 +35,14 @@ def _wanted(labels: set[str], last: str | None = None) -> Wanted:
     return Wanted(frozenset(labels), None if last is None else WorkerId(last))
 
 
+NOTHING: list[Wanted] = []
+NOBODY: set[str] = set()
+
+
 @pytest.mark.parametrize(
     ("wanted", "woken"),
     [
-        ([], set()),
+        (NOTHING, NOBODY),
         ([_wanted(set())], {ONE}),
         ([_wanted(set())] * 2, {ONE, TWO}),
         ([_wanted(set())] * 3, {ONE, TWO, GPU}),

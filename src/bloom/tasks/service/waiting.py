@@ -28,7 +28,7 @@ LOOK_AGAIN_SEC = 0.05
 """After claims were woken, for those that the tasks behind could go to; twice as long each time that this changes nothing."""
 
 LOOK_APART_SEC = 0.025
-"""Looks for many are at least so far apart: tasks that come meanwhile share one, and the claims that they wake share a batch."""
+"""Looks for many are at least so far apart: tasks that come meanwhile share one, and claims that it wakes share a batch."""
 
 GATHER_SEC = 3.0
 

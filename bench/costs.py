@@ -14,9 +14,10 @@ LOADS = {"life": "single HTTP calls", "protocol": "worker protocol"}
 _COUNTERS: dict[str, LiteralString] = {
     "log written": "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')",
     "disk taken": "select pg_database_size(current_database())",
+    "of it the audit log": "select pg_total_relation_size('bloom.audit_log')",
     "transactions": "select xact_commit from pg_stat_database where datname = current_database()",
 }
-_BYTES = {"log written", "disk taken"}
+_BYTES = {"log written", "disk taken", "of it the audit log"}
 _KIB = 1024
 
 

@@ -136,3 +136,25 @@ async def test_a_body_of_another_kind_is_a_form_error() -> None:
     async with Serving().client() as client:
         response = await client.post("/api/runtime/things", json=[1])
     assert response.json() == {"error": {"formErrors": ["Must be an object"], "fieldErrors": {}}, "code": "invalid"}
+
+
+async def test_a_refusal_that_comes_again_and_again_is_told_in_the_log_once_and_then_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("bloom.web.errors.time.monotonic", lambda: now)
+
+    def told() -> list[int | None]:
+        found = [getattr(record, "left_out", None) for record in caplog.records if record.levelno == logging.WARNING]
+        caplog.clear()
+        return found
+
+    for _ in range(5):
+        status, _, _ = await answer_to(Unavailable("m", code="full_of_it"))
+        assert status == 503
+    await answer_to(Unavailable("m", code="of_another_kind"))
+    assert told() == [None, None]
+    now += 1
+    await answer_to(Unavailable("m", code="full_of_it"))
+    await answer_to(Unavailable("m", code="full_of_it"))
+    assert told() == [4]

@@ -5,6 +5,7 @@ to a caller: it is logged, under the request's id, and answered as `internal`.
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -86,7 +87,7 @@ def error_response(error: BloomError) -> Response:
         logger.error("unhandled error", exc_info=error, extra={"code": error.code})
         return internal_error()
     if status > 500:
-        logger.warning(error.message, extra={"code": error.code})
+        _warn(error)
     told: str | dict[str, Any] = error.message
     if isinstance(error, InvalidInput) and error.fields:
         told = {"formErrors": [], "fieldErrors": {field: list(texts) for field, texts in error.fields.items()}}
@@ -94,6 +95,23 @@ def error_response(error: BloomError) -> Response:
     if isinstance(error, Unavailable | Throttled) and error.retry_after_sec is not None:
         headers["Retry-After"] = str(error.retry_after_sec)
     return json_error(status, error.code, told, headers=headers, detail=error.detail)
+
+
+_WARN_EVERY_SEC = 1.0
+_warned: dict[str, tuple[float, int]] = {}
+"""By code: when it was last told in the log, and how often it was left out since."""
+
+
+def _warn(error: BloomError) -> None:
+    """Tell of it in the log, but of each code once a second: a fleet that comes back is refused a thousand times in one."""
+    now = time.monotonic()
+    last, left_out = _warned.get(error.code, (-_WARN_EVERY_SEC, 0))
+    if now - last < _WARN_EVERY_SEC:
+        _warned[error.code] = (last, left_out + 1)
+        return
+    _warned[error.code] = (now, 0)
+    more = {"left_out": left_out} if left_out else {}
+    logger.warning(error.message, extra={"code": error.code, **more})
 
 
 async def _on_bloom_error(request: Request, error: Exception) -> Response:

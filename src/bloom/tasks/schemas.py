@@ -18,8 +18,11 @@ DEFAULT_TTL_SEC = 300
 Name = Annotated[StorableText, Field(min_length=1, max_length=512)]
 Label = Annotated[StorableText, Field(min_length=1, max_length=128)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
-Figure = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1e15, allow_inf_nan=False)]
-"""A number of something; a whole one stays whole."""
+Figure = Annotated[
+    StrictInt | StrictFloat,
+    Field(ge=0, le=1e15, allow_inf_nan=False, json_schema_extra={"minimum": 0, "maximum": 1e15}),
+]
+"""A number of something; a whole one stays whole. The bounds of a union are told by hand, else no document has them."""
 
 EpochMs = Annotated[StrictInt, Field(ge=0, le=253_402_300_799_999)]
 """Up to the end of the year 9999."""

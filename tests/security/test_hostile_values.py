@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -80,8 +81,12 @@ def written(body: Any) -> bytes:
     return re.sub(rf'"{RAW}((?:[^"\\]|\\.)*)"', lambda match: json.loads(f'"{match[1]}"'), text).encode("latin-1")
 
 
+checked: Counter[int] = Counter()
+
+
 def check(answer: httpx.Response, where: object) -> None:
     """Not an error of the server, and of the form of the contract."""
+    checked[answer.status_code] += 1
     assert answer.status_code < 500 or answer.status_code in (502, 503), (where, answer.status_code, answer.text[:300])
     if answer.status_code >= 400:
         said = answer.json()
@@ -109,6 +114,14 @@ def filled(path: str, named: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda match: named.get(match[1], "nothing"), path)
 
 
+@pytest.fixture(autouse=True)
+def told_how_many() -> Generator[None]:
+    """Says how much a test has tried."""
+    checked.clear()
+    yield
+    print(f"{checked.total()} requests, by status {dict(sorted(checked.items()))}")  # noqa: T201
+
+
 @pytest.fixture(scope="module", params=SERVICES)
 def service(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Generator[tuple[str, Attacked]]:
     with SERVICES[request.param](postgres_server) as attacked:
@@ -130,6 +143,7 @@ def test_each_field_of_each_body(service: tuple[str, Attacked]) -> None:
                     )
                     check(answer, (method, path, at, repr(value)[:60]))
             count += 1
+    print(f"{name}: {count} bodies and fields")  # noqa: T201
     assert count > 20
 
 
@@ -247,5 +261,6 @@ def test_each_field_of_each_form(postgres_server: PostgresServer) -> None:
                     some = names if EXAMPLES else names[number :: 4 * len(FORM_TEXTS)]
                     for fields in (dict.fromkeys(names, text), *({name: text} for name in some)):
                         answer = browser.post(filled(path, attacked.named), data={"form_token": known, **fields})
+                        checked[answer.status_code] += 1
                         assert answer.status_code < 500 or answer.status_code == 502, (path, fields.keys(), text[:20])
                         assert "Traceback" not in answer.text

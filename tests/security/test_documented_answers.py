@@ -2,16 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from copy import deepcopy
 from itertools import count
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 import schemathesis
+from fastapi import FastAPI, HTTPException
 from hypothesis import Phase, given, settings
 from hypothesis.errors import Flaky, Unsatisfiable
+from pydantic import BaseModel
 from schemathesis import GenerationMode
 from schemathesis import checks as _all_checks
 from schemathesis.specs.openapi import checks as _checks
@@ -176,20 +179,16 @@ def unsaid(answer: Any) -> bool:
     return bool(reasons) and all(any(re.fullmatch(known, reason) for known in UNSAID) for reason in reasons)
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 120)
-def test_what_was_made_is_there_and_what_was_removed_is_not(service: tuple[str, Attacked]) -> None:
-    """Chains of calls, each of which takes the ids that the one before answered."""
-    name, attacked = service
-    schema: Any = schemathesis.openapi.from_dict(document_of(name, keys=False))
+def chains(schema: Any, call: Callable[[Any], Any]) -> tuple[list[str], Counter[str]]:
+    """What is wrong with chains of calls, each of which takes the ids that the one before answered; and the routes called."""
     machine: Any = schema.as_state_machine()
     steps: Counter[str] = Counter()
-
     problems: list[str] = []
 
     class Chain(machine):
         def call(self, case: Any, **_: Any) -> Any:
             steps[case.operation.label] += 1
-            return sent(case, attacked)
+            return call(case)
 
         def validate_response(self, response: Any, case: Any, **_: Any) -> None:
             try:
@@ -210,6 +209,44 @@ def test_what_was_made_is_there_and_what_was_removed_is_not(service: tuple[str, 
     for _ in range(max(1, EXAMPLES // 2)):
         with suppress(Flaky):  # a service remembers the chains before; Hypothesis then ends the round
             chain.run(settings=few)
+    return problems, steps
+
+
+@pytest.mark.timeout(0 if EXAMPLES else 120)
+def test_what_was_made_is_there_and_what_was_removed_is_not(service: tuple[str, Attacked]) -> None:
+    name, attacked = service
+    schema: Any = schemathesis.openapi.from_dict(document_of(name, keys=False))
+    problems, steps = chains(schema, lambda case: sent(case, attacked))
     print(f"{name}: {steps.total()} steps of chains over {len(steps)} routes")  # noqa: T201
     assert not problems, "\n\n".join(problems[:5])
     assert schema.statistic.transitions.total > 10 and len(steps) > 5
+
+
+class Thing(BaseModel):
+    id: str
+
+
+@pytest.mark.parametrize(("forgets", "found"), [(False, "previously deleted"), (True, "just created")])
+def test_chains_find_what_outlives_its_removal_and_what_is_not_kept(forgets: bool, found: str) -> None:
+    """The control of the test above, with a service that is wrong."""
+    app, there = FastAPI(), set[str]()
+
+    def make() -> Thing:
+        thing = Thing(id=str(uuid4()))
+        there.update([] if forgets else [thing.id])
+        return thing
+
+    def get(thing_id: str) -> Thing:
+        if thing_id not in there:
+            raise HTTPException(404)
+        return Thing(id=thing_id)
+
+    def remove(thing_id: str) -> dict[str, str]:
+        return {"removed": thing_id}
+
+    missing: Any = {404: {"description": "Not there"}}
+    app.add_api_route("/things", make, methods=["POST"], status_code=201)
+    app.add_api_route("/things/{thing_id}", get, methods=["GET"], responses=missing)
+    app.add_api_route("/things/{thing_id}", remove, methods=["DELETE"], responses=missing)
+    problems, _ = chains(schemathesis.openapi.from_asgi("/openapi.json", app), lambda case: case.call())
+    assert any(found in problem for problem in problems), problems

@@ -90,6 +90,18 @@ def test_only_http_addresses_are_taken(quiet_runtime: Replica, plane: Membridge,
     assert refused(plane.post("/agents", {"name": "pi", "url": address}), 400) == "invalid"
 
 
+def test_an_admin_may_name_any_host_and_nobody_else_may(start_replica: StartReplica) -> None:
+    """That is what SECURITY.md says is not defended: whoever may set the address chooses who is called."""
+    runtime = start_replica(RUNTIME_API_KEY=KEY)
+    metadata = {"membridge_server_url": "http://169.254.169.254"}
+    for role in ("reader", "submitter"):
+        key = told(runtime.post("/keys", {"name": role, "role": role}), 201)["key"]
+        answer = runtime.http.post(f"{runtime.url}{API}/config", json=metadata, headers={"X-Runtime-API-Key": key})
+        assert refused(answer, 403) == "forbidden"
+    assert told(runtime.post("/config", metadata))["membridge_server_url"] == metadata["membridge_server_url"]
+    assert "169.254.169.254" in (SOURCES.parents[1] / "SECURITY.md").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def plane(database: FreshDatabase) -> Generator[Membridge]:
     with Membridge(database.url, MEMBRIDGE_AGENT_KEY="a key of the agents") as started:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services import EXAMPLES, KEY, SERVICES, STREAMS, UNHURRIED, Attacked, app_of, attacked_runtime, operations
 from tests.keys.key_holders import routes_of_the_runtime
 from tests.real_postgres import PostgresServer
+from tests.real_runtime import API
 
 RAW = "raw:"
 """Marks what is put into the JSON as it stands, for no value of Python would be written so."""
@@ -277,3 +278,31 @@ def test_each_field_of_each_form(postgres_server: PostgresServer) -> None:
                         checked[answer.status_code] += 1
                         assert answer.status_code < 500 or answer.status_code == 502, (path, fields.keys(), text[:20])
                         assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("service", ["runtime"], indirect=True)  # at Membridge no field has a name of the caller's
+@pytest.mark.parametrize("name", ["nul \x00", "\ud800 alone", "\ud83e"])
+def test_a_name_that_cannot_be_stored_is_refused_wherever_names_are_free(
+    service: tuple[str, Attacked], name: str
+) -> None:
+    """Documents name no such field, so none of the tests above makes one up."""
+    _, attacked = service
+    task = attacked.named["task_id"]
+    report = {"status": "error", "error_message": "no", "lease_id": attacked.named["lease_id"]}
+    event = {"seq": 0, "type": "text"}
+    for path, body in (
+        (f"/llm-tasks/{task}/complete", {**report, "metrics": {"duration_ms": 1, name: 1}}),
+        (f"/llm-tasks/{task}/complete", {**report, "metrics": {"duration_ms": 1, "own": [{name: 1}]}}),
+        (f"/llm-tasks/{task}/events", {"lease_id": report["lease_id"], "events": [{**event, "data": {name: 1}}]}),
+        (
+            f"/llm-tasks/{task}/events",
+            {"lease_id": report["lease_id"], "events": [{**event, "data": {"a": {name: 1}}}]},
+        ),
+    ):
+        headers = {"Content-Type": "application/json"}
+        answer = attacked.http.post(f"{API}{path}", content=json.dumps(body), headers=headers)
+        assert answer.status_code == 400 and answer.json()["code"] in ("invalid", "invalid_json"), (
+            path,
+            body,
+            answer.text,
+        )

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from pydantic_core import PydanticCustomError
 
 from bloom.artifacts.schemas import RuntimeArtifact
-from bloom.base.fields import StorableJson, StorableText
+from bloom.base.fields import StorableJson, StorableText, storable
 from bloom.tasks.model import LeaseStatus, TaskStatus
 from bloom.workers.schemas import Board, WorkerNode
 
@@ -99,6 +99,13 @@ class Metrics(BaseModel):
 
     duration_ms: Figure
     tokens_used: Figure | None = None
+
+    @model_validator(mode="after")
+    def _names_can_be_stored(self) -> "Metrics":
+        # What is declared for figures of their own holds for their values, not for their names.
+        for name in self.__pydantic_extra__ or ():
+            storable(name)
+        return self
 
 
 class ReportBody(Request):

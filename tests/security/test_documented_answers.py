@@ -148,7 +148,7 @@ def problems_of(operation: Any, attacked: Attacked, mode: GenerationMode, tried:
 def sent(case: Any, attacked: Attacked) -> Any:
     """The answer to a case, each from an address of its own: `ignored_auth` shows wrong keys, and guessers have to wait."""
     body: Any = case.body
-    wait: Any = body.get("wait_sec") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    wait: Any = cast("dict[str, Any]", body).get("wait_sec") if isinstance(body, dict) else None
     if type(wait) in (int, float) and 0 < wait <= LONGEST_POLL_SEC:
         body["wait_sec"] = 0  # a test does not poll for long; what is no good wait stays as it is
     number = next(addresses)

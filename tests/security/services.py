@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck
 from tests.real_membridge import Membridge
@@ -19,6 +20,7 @@ from bloom.membridge.model import canonical_id_of, version_key
 from bloom.membridge.settings import MembridgeSettings
 from bloom.server.app import build_app
 from bloom.server.membridge_app import build_membridge_app
+from bloom.upstream import client as upstream_client
 
 KEY = "the key of the attacked"
 _NOWHERE = "postgresql://nobody@localhost/nothing"
@@ -65,8 +67,15 @@ class Attacked:
 
 @contextmanager
 def attacked_runtime(server: PostgresServer) -> Generator[Attacked]:
-    """A runtime with a worker, a finished task with its artifact, a task that is held, and a key."""
-    with server.database() as database, Replica(database.url, RUNTIME_API_KEY=KEY) as replica:
+    """A runtime with a worker, a finished task with its artifact, a task that is held, and a key; nobody is its Membridge."""
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        server.database() as database,
+        Replica(database.url, RUNTIME_API_KEY=KEY, MEMBRIDGE_SERVER_URL="http://127.0.0.1:1") as replica,
+    ):
+        # Nobody waits between calls of a Membridge that is not there, or for one at an address that an attack has set.
+        patched.setattr(upstream_client, "FIRST_PAUSE_SEC", 0)
+        patched.setattr(upstream_client, "TIMEOUT_SEC", 1.0)
         replica.register("pi4", slots=32)
         done, lease = replica.leased("pi4")
         finished = told(replica.complete(done["id"], lease["id"]))

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
@@ -12,9 +12,9 @@ from bloom.backup.archive import ArchiveReader, Head, Member
 from bloom.backup.create import MEMORY
 from bloom.backup.errors import BackupDamaged, BackupTooNew, TargetNotEmpty
 from bloom.backup.settings import ENV_FILE, SECRET_FILES
-from bloom.base.errors import ConfigurationError
+from bloom.base.errors import ConfigurationError, InvalidInput
 from bloom.blobs.errors import BlobMissing
-from bloom.blobs.interface import BlobStore
+from bloom.blobs.interface import BlobStore, check_key
 from bloom.db.data_dir import write_atomically
 from bloom.db.migrate import HEAD, known_revisions, rebuilding, upgrade
 
@@ -55,18 +55,43 @@ async def verify(archive: AsyncIterator[bytes], passphrase: str | None) -> Verif
     counted = {"tables": 0, "objects": 0, "memory": 0}
     async for member in reader.members(head, passphrase):
         kind, _, name = member.name.partition("/")
+        _require_place(kind, name, member.meta)
         if kind in counted:
             counted[kind] += 1
         if kind == "files":
             files[name] = await _text(member)
         summary = member.meta if member.name == "summary" else None
-    if summary is None or counted != {
-        "tables": len(summary["tables"]),
-        "objects": summary["objects"],
-        "memory": summary["memory_objects"],
-    }:
+    try:
+        holds = summary is not None and counted == {
+            "tables": len(summary["tables"]),
+            "objects": summary["objects"],
+            "memory": summary["memory_objects"],
+        }
+    except (KeyError, TypeError):
+        holds = False
+    if summary is None or not holds:
         raise BackupDamaged("The archive does not hold what it says. Take another one.")
     return Verified(head, summary, files)
+
+
+def _require_place(kind: str, name: str, meta: object) -> None:
+    """Whoever can write an archive chooses the names in it. Raises BackupDamaged for one that has no place of its own."""
+    fields: dict[str, Any] = cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+    if kind in ("objects", "memory"):
+        key = fields.get("key")
+        try:
+            check_key(key if isinstance(key, str) else "")
+        except InvalidInput:
+            is_good = False
+        else:
+            is_good = kind == "objects" or str(key).startswith(MEMORY + "/")
+    else:
+        is_good = kind == "tables" or (kind in ("sequences", "summary") and not name)
+        is_good = is_good or (kind == "files" and name in (*SECRET_FILES, ENV_FILE))
+    if not is_good or not isinstance(meta, dict):
+        raise BackupDamaged(
+            "The archive holds something that would go to a place which is none of ours. Take another one."
+        )
 
 
 async def restore(
@@ -141,7 +166,7 @@ async def _put(
         tables.advance(connection, member.meta)
     elif kind == "objects" and target.objects is not None:
         key = member.meta["key"]
-        if await _size(target.objects, key) != member.meta["size"]:  # what was written once never changes
+        if await _size(target.objects, key) != member.meta.get("size"):  # what was written once never changes
             await target.objects.put(key, member.data)
     elif kind == "memory" and target.memory is not None:
         await target.memory.put(member.meta["key"], member.data)

@@ -8,13 +8,14 @@ from pydantic_core import PydanticCustomError
 from bloom.base.text import is_storable, is_storable_json
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """`text` itself. Raises PydanticCustomError when PostgreSQL or UTF-8 cannot carry it."""
     if not is_storable(text):
         raise PydanticCustomError("unstorable_text", "Must not contain NUL characters or lone surrogates")
     return text
 
 
-StorableText = Annotated[str, AfterValidator(_storable)]
+StorableText = Annotated[str, AfterValidator(storable)]
 """Text that PostgreSQL and UTF-8 can carry. Lengths, in characters, are added where it is used:
 `Annotated[StorableText, Field(min_length=1, max_length=128)]`."""
 

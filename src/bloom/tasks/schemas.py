@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from pydantic_core import PydanticCustomError
 
 from bloom.artifacts.schemas import RuntimeArtifact
-from bloom.base.fields import StorableJson, StorableText
+from bloom.base.fields import StorableJson, StorableText, storable
 from bloom.tasks.model import LeaseStatus, TaskStatus
 from bloom.workers.schemas import Board, WorkerNode
 
@@ -18,8 +18,11 @@ DEFAULT_TTL_SEC = 300
 Name = Annotated[StorableText, Field(min_length=1, max_length=512)]
 Label = Annotated[StorableText, Field(min_length=1, max_length=128)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
-Figure = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1e15, allow_inf_nan=False)]
-"""A number of something; a whole one stays whole."""
+Figure = Annotated[
+    StrictInt | StrictFloat,
+    Field(ge=0, le=1e15, allow_inf_nan=False, json_schema_extra={"minimum": 0, "maximum": 1e15}),
+]
+"""A number of something; a whole one stays whole. The bounds of a union are told by hand, else no document has them."""
 
 EpochMs = Annotated[StrictInt, Field(ge=0, le=253_402_300_799_999)]
 """Up to the end of the year 9999."""
@@ -96,6 +99,13 @@ class Metrics(BaseModel):
 
     duration_ms: Figure
     tokens_used: Figure | None = None
+
+    @model_validator(mode="after")
+    def _names_can_be_stored(self) -> "Metrics":
+        # What is declared for figures of their own holds for their values, not for their names.
+        for name in self.__pydantic_extra__ or ():
+            storable(name)
+        return self
 
 
 class ReportBody(Request):

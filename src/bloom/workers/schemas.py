@@ -12,6 +12,14 @@ from bloom.workers.model import Worker
 ShortText = Annotated[StorableText, Field(max_length=1024)]
 Label = Annotated[StorableText, Field(min_length=1, max_length=128)]
 Bytes = Annotated[StrictInt, Field(ge=0, le=2**62)]
+# The bounds of a union are told by hand, else no document has them.
+Load = Annotated[
+    StrictFloat | StrictInt, Field(ge=0, le=1e6, allow_inf_nan=False, json_schema_extra={"minimum": 0, "maximum": 1e6})
+]
+Temperature = Annotated[
+    StrictFloat | StrictInt,
+    Field(ge=-300, le=1000, allow_inf_nan=False, json_schema_extra={"minimum": -300, "maximum": 1000}),
+]
 
 
 class Request(BaseModel):
@@ -57,9 +65,9 @@ class Board(Request):
 
     free_memory_bytes: Bytes | None = None
     total_memory_bytes: Bytes | None = None
-    load_1m: Annotated[StrictFloat | StrictInt, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    load_1m: Load | None = None
     cores: Annotated[StrictInt, Field(ge=1, le=100_000)] | None = None
-    temperature_c: Annotated[StrictFloat | StrictInt, Field(ge=-300, le=1000, allow_inf_nan=False)] | None = None
+    temperature_c: Temperature | None = None
     free_disk_bytes: Bytes | None = None
     pressure: Annotated[list[Annotated[StorableText, Field(max_length=255)]], Field(max_length=8)] = []
 
